@@ -1,0 +1,140 @@
+"""Uncertainty: bootstrap over base problems, and paired comparison of two systems.
+
+    table = Table.build(values, strata=languages, clusters=base_problems)
+    table.mean(), table.interval()                      # the average over strata, with a 95 % interval
+    compare(a, b, strata, clusters)                     # paired difference, interval, p-values
+
+The unit that is drawn again is the *base problem*: HumanEval_0 in eight languages is one problem seen eight
+times, and drawing the eight apart would give intervals that are too narrow. All languages of a drawn base
+problem come along. A mean is taken within each stratum (language) and then over the strata, as the paper
+averages.
+
+The comparison reports two p-values, both two-sided: `p` from the paired bootstrap (how often the resampled
+difference reaches zero or beyond) and `p_sign_flip` from the sign-flip test (the difference of each base
+problem keeps or turns its sign at random, exact for few problems), which makes fewer assumptions with few
+problems. They should agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+REPEATS = 10_000
+_EXACT_UP_TO = 12  # 2^12 sign patterns are cheaper than the random draws
+_CHUNK = 2_000_000  # entries of a block of resampling weights: bounds memory for large benchmarks
+
+
+@dataclass(frozen=True)
+class Table:
+    """Sums and counts of one value by cluster (row) and stratum (column); every resample is a weighting of
+    rows."""
+
+    sums: np.ndarray
+    counts: np.ndarray
+    strata: tuple[Hashable, ...]
+
+    @classmethod
+    def build(cls, values: Sequence[float] | np.ndarray, strata: Sequence[Hashable] | None = None,
+              clusters: Sequence[Hashable] | None = None) -> Table:
+        v = np.asarray(values, dtype=float)
+        stratum_of = list(strata) if strata is not None else [None] * len(v)
+        cluster_of = list(clusters) if clusters is not None else list(range(len(v)))
+        if not len(v) == len(stratum_of) == len(cluster_of):
+            raise ValueError("values, strata and clusters differ in length")
+        names = tuple(dict.fromkeys(stratum_of))
+        column = {s: i for i, s in enumerate(names)}
+        line = {c: i for i, c in enumerate(dict.fromkeys(cluster_of))}
+        sums = np.zeros((len(line), len(names)))
+        counts = np.zeros_like(sums)
+        at = [line[c] for c in cluster_of], [column[s] for s in stratum_of]
+        np.add.at(sums, at, v)
+        np.add.at(counts, at, 1.0)
+        return cls(sums, counts, names)
+
+    def mean(self) -> float | None:
+        """The mean within each stratum, averaged over the strata."""
+        if not self.sums.size:
+            return None
+        return float((self.sums.sum(0) / self.counts.sum(0)).mean())
+
+    def resampled(self, repeats: int = REPEATS, seed: int = 0) -> np.ndarray:
+        """The mean of each of `repeats` resamples of the clusters with replacement."""
+        n = len(self.sums)
+        if n == 0:
+            return np.zeros(0)
+        rng = np.random.default_rng(seed)
+        out = []
+        step = max(1, min(repeats, _CHUNK // n))
+        for start in range(0, repeats, step):
+            weights = rng.multinomial(n, np.full(n, 1.0 / n), size=min(step, repeats - start)).astype(float)
+            counts = weights @ self.counts
+            with np.errstate(invalid="ignore", divide="ignore"):
+                means = np.where(counts > 0, weights @ self.sums / counts, np.nan)
+            # a resample may miss a rare stratum whole: it is averaged over those it has
+            out.append(np.nanmean(means, axis=1))
+        return np.concatenate(out)
+
+    def interval(self, level: float = 0.95, repeats: int = REPEATS,
+                 seed: int = 0) -> tuple[float, float] | None:
+        """Percentile bootstrap interval; None with fewer than two clusters, where nothing can be said."""
+        if len(self.sums) < 2:
+            return None
+        tail = (1.0 - level) / 2
+        low, high = np.quantile(self.resampled(repeats, seed), [tail, 1.0 - tail])
+        return float(low), float(high)
+
+
+def bootstrap(values: Sequence[float] | np.ndarray, strata: Sequence[Hashable] | None = None,
+              clusters: Sequence[Hashable] | None = None, *, level: float = 0.95, repeats: int = REPEATS,
+              seed: int = 0) -> dict[str, Any]:
+    """{'mean', 'low', 'high'}: the mean over strata and its interval over clusters (low/high None if
+    undefined)."""
+    table = Table.build(values, strata, clusters)
+    interval = table.interval(level, repeats, seed)
+    low, high = interval if interval else (None, None)
+    return {"mean": table.mean(), "low": low, "high": high}
+
+
+def compare(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray,
+            strata: Sequence[Hashable] | None = None, clusters: Sequence[Hashable] | None = None, *,
+            level: float = 0.95, repeats: int = REPEATS,
+            seed: int = 0) -> dict[str, Any]:
+    """Is b better than a on the same problems? a[i] and b[i] are the two systems' values on problem i."""
+    if len(a) != len(b):
+        raise ValueError(f"a paired comparison needs the same problems: {len(a)} and {len(b)}")
+    table = Table.build(np.asarray(b, dtype=float) - np.asarray(a, dtype=float), strata, clusters)
+    difference = table.mean()
+    interval = table.interval(level, repeats, seed)
+    if difference is None or interval is None:
+        return {"difference": difference, "low": None, "high": None, "p": None, "p_sign_flip": None,
+                "pairs": len(a), "clusters": len(table.sums)}
+    draws = table.resampled(repeats, seed)
+    # +1: the observed sample is itself one draw, so p is never an impossible 0
+    beyond = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
+    return {"difference": difference, "low": interval[0], "high": interval[1],
+            "p": min(1.0, 2 * (beyond + 1) / (repeats + 1)), "p_sign_flip": _sign_flip(table, repeats, seed),
+            "pairs": len(a), "clusters": len(table.sums)}
+
+
+def _sign_flip(table: Table, repeats: int, seed: int) -> float:
+    """Two-sided p of the mean difference when each cluster's differences could as well have the other
+    sign."""
+    # the mean over strata is linear in the clusters' sums: one number a cluster says all
+    parts = (table.sums / table.counts.sum(0)).mean(1)
+    parts = parts[np.abs(parts) > 1e-12]  # a cluster without difference has no sign to flip
+    observed = abs(float(parts.sum()))
+    n = len(parts)
+    if n <= _EXACT_UP_TO:
+        signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        return float((np.abs(signs @ parts) >= observed - 1e-12).mean())
+    rng = np.random.default_rng(seed)
+    hits = 0
+    step = max(1, min(repeats, _CHUNK // n))
+    for start in range(0, repeats, step):
+        signs = rng.integers(0, 2, size=(min(step, repeats - start), n)) * 2.0 - 1.0
+        hits += int((np.abs(signs @ parts) >= observed - 1e-12).sum())
+    return (hits + 1) / (repeats + 1)
