@@ -1,0 +1,83 @@
+"""The options that several commands share, said once: names, help texts, environment variables.
+
+def execute(inputs: Inputs = None, output: Output = "-", resume: Resume = False, ...):
+    io = options.io(output, resume, limit, shard, quiet, json)
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+Inputs = Annotated[
+    Optional[list[str]],  # noqa: UP045 - typer reads this at run time
+    typer.Argument(
+        metavar="[INPUT]...", help="JSONL files; '-' (the default) is standard input; .gz and .zst by suffix."
+    ),
+]
+Output = Annotated[
+    str,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Where rows go; '-' is standard output; .gz and .zst by suffix.",
+    ),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on where a killed run of the same command stopped (needs -o).")
+]
+Limit = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "--limit",
+        metavar="N",
+        help="Only the first N items of the input (problems where a stage works by problem).",
+    ),
+]
+Shard = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--shard", metavar="I/N", help="Only every N-th item, from the I-th: 1/4, 2/4, ... (after --limit)."),
+]
+Unsorted = Annotated[
+    bool,
+    typer.Option("--unsorted", help="The rows of a problem do not stand together: read all rows into memory first."),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", envvar="RRK_QUIET", help="No progress and no summary on standard error."),
+]
+Json = Annotated[bool, typer.Option("--json", help="The summary as one JSON object.")]
+Seed = Annotated[int, typer.Option("--seed", envvar="RRK_SEED", help="Same seed, same result.")]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", metavar="N", min=1, envvar="RRK_JOBS", help="How many at a time.")]
+Device = Annotated[
+    str,
+    typer.Option("--device", envvar="RRK_DEVICE", help="'auto' (a GPU if there is one), 'cpu', 'cuda', 'cuda:1', ..."),
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        "--dtype",
+        envvar="RRK_DTYPE",
+        help="'auto' (as saved on a GPU, float32 on a CPU), 'float32', 'bfloat16', 'float16'.",
+    ),
+]
+Folder = Annotated[
+    str,
+    typer.Option("--output", "-o", metavar="DIR", help="The folder to make; complete when it holds rrk.json."),
+]
+
+
+def io(
+    output: str = "-",
+    resume: bool = False,
+    limit: int | None = None,
+    shard: str | None = None,
+    quiet: bool = False,
+    json: bool = False,
+):
+    """Those options as rrk.stage.IoOptions (imported late: --help must not pay for orjson)."""
+    from rrk.stage import IoOptions
+
+    return IoOptions(output=output, resume=resume, limit=limit, shard=shard, quiet=quiet, json=json)

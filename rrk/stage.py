@@ -1,0 +1,467 @@
+"""What every row stage shares: items in, rows out, in order, whatever happens.
+
+    stage.run("execute", ["candidates.jsonl"], IoOptions(output="verdicts.jsonl", resume=True),
+              params={"timeout": 5}, work=work, unit="row")
+
+`work` takes an iterator of items and yields, in order, one list of output rows for each. An item is a row (`unit="row"`)
+or all consecutive rows of one problem (`unit="problem"`). It may read ahead, and need know nothing of files: this module
+does standard input and output, `-o FILE` by way of FILE.part, the journal that makes `--resume` exact, `--limit`,
+`--shard`, flushing, progress and the summary line.
+
+FILE.part is plain JSONL. FILE.part.journal has a header (the parameters) and then a line an item: items done, bytes of
+FILE.part, and a checksum of the input read so far. A cut at any byte therefore leaves a prefix that can be continued, and
+a changed input is noticed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sys
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Generic, TypeVar
+
+from rrk import jsonl, rows
+from rrk.errors import ClosedOutput, RowError, RrkError, Terminated, Unjudged, UsageError
+from rrk.jsonl import Row
+from rrk.progress import Progress
+
+Item = TypeVar("Item", Row, list[Row])
+Work = Callable[[Any], Iterator[list[dict[str, Any]]]]
+
+
+@dataclass(frozen=True)
+class IoOptions:
+    """The options that every row stage has (rrk/options.py)."""
+
+    output: str = "-"
+    resume: bool = False
+    limit: int | None = None
+    shard: str | None = None
+    quiet: bool = False
+    json: bool = False
+
+
+@dataclass
+class Summary:
+    """What a stage did; the last line on standard error."""
+
+    stage: str
+    items: int = 0
+    rows: int = 0
+    passed: int = 0
+    failed: int = 0
+    unjudged: int = 0
+    seconds: float = 0.0
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def count(self, row: Mapping[str, Any]) -> None:
+        self.rows += 1
+        if "passed" in row:
+            verdict = row["passed"]
+            if verdict is None:
+                self.unjudged += 1
+            elif verdict:
+                self.passed += 1
+            else:
+                self.failed += 1
+
+
+class Items(Generic[Item]):
+    """The items of a stage's input. `ready()` is true when next() will not have to wait for a slow producer.
+
+    A bad row ends the iteration instead of raising, so that work already in hand is finished and written first; the
+    runner raises `error` afterwards.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[str],
+        unit: str,
+        limit: int | None = None,
+        shard: tuple[int, int] = (1, 1),
+        validate: Callable[[Row], object] | None = None,
+    ):
+        self.error: RrkError | None = None
+        self.taken: deque[tuple[int, int]] = deque()  # (position, checksum) of items handed out and not yet done
+        self._lines = jsonl.Lines(inputs)
+        self._by_problem = unit == "problem"
+        self._limit, self._shard, self._validate = limit, shard, validate
+        self._group: list[Row] = []
+        self._closed: set[str] = set()
+        self._queue: deque[tuple[Any, int]] = deque()  # items that are whole, with the checksum behind them
+        self._checksum = 0
+        self._seen = 0  # whole items read, before sharding
+        self._position = 0  # items handed out or skipped, after sharding
+        self._ended = False
+
+    def __iter__(self) -> Items[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        item, checksum = self._take()
+        self.taken.append((self._position, checksum))
+        return item
+
+    def ready(self) -> bool:
+        """True if next() returns (or ends) at once."""
+        while not self._queue and not self._ended and self._lines.ready():
+            self._read_line()
+        return bool(self._queue) or self._ended
+
+    def skip(self, count: int) -> int:
+        """Pass over items that an earlier run did; returns the checksum of the input up to there."""
+        checksum = 0
+        for _ in range(count):
+            try:
+                _, checksum = self._take()
+            except StopIteration:
+                return -1
+        return checksum
+
+    def _take(self) -> tuple[Any, int]:
+        while not self._queue:
+            if self._ended:
+                raise StopIteration
+            self._read_line()
+        self._position += 1
+        return self._queue.popleft()
+
+    def _read_line(self) -> None:
+        try:
+            path, number, line = next(self._lines)
+            row = jsonl.parse(line, path, number)
+            if self._validate is not None:
+                self._validate(row)
+            checksum = zlib.crc32(line.strip(), self._checksum)
+            if not self._by_problem:
+                self._checksum = checksum
+                self._push(row)
+                return
+            task = rows.task_id(row)
+            if self._group and task != rows.task_id(self._group[0]):
+                self._push_group()
+            if task in self._closed:
+                hint = f"sort the file by task_id, or use --unsorted (holds all rows in memory); '{task}' was complete before"
+                raise RowError(f"the rows of a problem must stand together: {hint}", rows.where(row))
+            if not self._ended:
+                self._group.append(row)
+                self._checksum = checksum
+        except StopIteration:
+            self._finish()
+        except RowError as error:
+            self.error = error
+            # The unfinished problem is not handed out: half of its candidates would be ranked as if they were all.
+            self._group = []
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._group and not self._ended:
+            self._push_group()
+        self._ended = True
+
+    def _push_group(self) -> None:
+        group, self._group = self._group, []
+        self._closed.add(rows.task_id(group[0]))
+        self._push(group)
+
+    def _push(self, item: Any) -> None:
+        index, of = self._shard
+        if self._seen % of == index - 1:
+            self._queue.append((item, self._checksum))
+        self._seen += 1
+        if self._limit is not None and self._seen >= self._limit:
+            self._ended = True
+
+
+class Unsorted(Items[list[Row]]):
+    """Problems whose rows stand anywhere in the input: reads everything first."""
+
+    def _read_line(self) -> None:
+        groups: dict[str, list[Row]] = {}
+        try:
+            for path, number, line in self._lines:
+                row = jsonl.parse(line, path, number)
+                if self._validate is not None:
+                    self._validate(row)
+                groups.setdefault(rows.task_id(row), []).append(row)
+                self._checksum = zlib.crc32(line.strip(), self._checksum)
+        except RowError as error:
+            # Any problem may lack rows now.
+            self.error = error
+            groups = {}
+        for group in groups.values():
+            if not self._ended:
+                self._push(group)
+        self._ended = True
+
+
+def run(
+    stage: str,
+    inputs: Sequence[str],
+    io: IoOptions,
+    *,
+    params: Mapping[str, Any],
+    work: Work,
+    unit: str = "row",
+    validate: Callable[[Row], object] | None = None,
+    unsorted: bool = False,
+    judges: bool = False,
+) -> Summary:
+    """Run one row stage to its end.
+
+    `params` is everything that changes the output; a resumed run must have the same. `validate` raises RowError for a row
+    that `work` could not use. With judges=True rows with `passed: null` end in exit code 4 (Unjudged), after all is
+    written. Raises what the stage raises; rows done until then are kept.
+    """
+    inputs = list(inputs) or [jsonl.STDIN]
+    if jsonl.STDIN in inputs and sys.stdin.isatty():
+        raise UsageError(f"no input: give a file, or pipe rows in (see rrk {stage} --help)")
+    if io.limit is not None and io.limit < 0:
+        raise UsageError("--limit must not be negative")
+    shard = parse_shard(io.shard)
+    _check_readable(inputs)
+    kind = Unsorted if unsorted else Items
+    items: Items[Any] = kind(inputs, unit, io.limit, shard, validate)
+    if io.limit == 0:
+        items._ended = True
+    summary = Summary(stage)
+    started = time.monotonic()
+    header = {"stage": stage, "params": dict(params), "limit": io.limit, "shard": io.shard}
+    if io.output == "-":
+        if io.resume:
+            raise UsageError("--resume needs -o FILE: what went down a pipe cannot be continued")
+        sink: _Sink = _Stdout()
+    else:
+        if io.resume and Path(io.output).exists() and not Path(f"{io.output}.part").exists():
+            _say(io, f"rrk {stage}: {io.output} is complete; nothing to do")
+            return summary
+        sink = _File(Path(io.output), header, io.resume)
+    with closing(sink):
+        try:
+            if sink.done and items.skip(sink.done) != sink.checksum:
+                raise UsageError(
+                    f"the input is not the one that {io.output}.part was begun with; remove it to start again"
+                )
+            summary.items = sink.done
+            for row in sink.kept():
+                summary.count(row)
+            _drive(stage, items, work, sink, summary, io, unit)
+            if items.error is not None:
+                raise items.error
+            sink.publish()
+        except (KeyboardInterrupt, Terminated, RrkError, OSError) as error:
+            if isinstance(error, OSError):
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    raise
+                error_to_show: BaseException = RrkError(f"{io.output}: {error.strerror}; make room")
+            else:
+                error_to_show = error
+            if io.output != "-" and sink.done:
+                kept = f"{sink.done} {'items' if unit == 'row' else 'problems'} done are kept in {io.output}.part"
+                error_to_show.add_note(f"{kept}; the same command with --resume goes on from there")
+            if error_to_show is error:
+                raise
+            raise error_to_show from None
+    summary.seconds = time.monotonic() - started
+    summary.figures |= getattr(work, "figures", {})
+    _say(io, _summary_line(summary, io.json, judges), always=io.json)
+    if judges and summary.unjudged:
+        raise Unjudged(
+            f"{summary.unjudged} of {summary.rows} rows could not be judged (passed: null); see 'status' and 'stderr'"
+        )
+    return summary
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """`2/8` -> (2, 8); shards count from 1."""
+    if text is None:
+        return 1, 1
+    index, slash, of = text.partition("/")
+    if slash and index.isdecimal() and of.isdecimal() and 1 <= int(index) <= int(of):
+        return int(index), int(of)
+    raise UsageError(f"--shard {text}: give i/n with 1 <= i <= n, as in 2/8")
+
+
+def _drive(stage: str, items: Items[Any], work: Work, sink: _Sink, summary: Summary, io: IoOptions, unit: str) -> None:
+    with Progress(stage, unit="rows" if unit == "row" else "problems", quiet=io.quiet) as progress:
+        results = work(items)
+        try:
+            for output in results:
+                if not items.taken:
+                    raise AssertionError(f"{stage}: more results than items")
+                _, checksum = items.taken.popleft()
+                for row in output:
+                    summary.count(row)
+                sink.write(output, checksum)
+                summary.items += 1
+                progress.advance()
+        finally:
+            # A generator's own clean-up (lanes, devices) runs now, not whenever it is collected.
+            if hasattr(results, "close"):
+                results.close()
+        if items.taken and items.error is None:
+            raise AssertionError(f"{stage}: {len(items.taken)} items without a result")
+
+
+class _Sink:
+    """Where rows go. `done` items are already there from an earlier run."""
+
+    done = 0
+    checksum = 0
+
+    def kept(self) -> Iterator[dict[str, Any]]:
+        return iter(())
+
+    def write(self, output: list[dict[str, Any]], checksum: int) -> None:
+        raise NotImplementedError
+
+    def publish(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Stdout(_Sink):
+    def __init__(self) -> None:
+        self._stream: BinaryIO = sys.stdout.buffer
+
+    def write(self, output: list[dict[str, Any]], checksum: int) -> None:
+        self.done += 1
+        try:
+            self._stream.write(b"".join(map(jsonl.dumps, output)))
+            self._stream.flush()
+        except BrokenPipeError:
+            raise ClosedOutput from None
+
+
+class _File(_Sink):
+    """FILE.part with its journal; one process at a time."""
+
+    def __init__(self, path: Path, header: dict[str, Any], resume: bool):
+        self._path = path
+        self._part, self._journal_path = Path(f"{path}.part"), Path(f"{path}.part.journal")
+        if path.is_dir():
+            raise UsageError(f"-o {path}: is a folder; give a file name")
+        try:
+            descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UsageError(f"-o {path}: {error.strerror}") from None
+        self._stream = os.fdopen(descriptor, "r+b")
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._stream.close()
+            raise UsageError(f"{self._part} is being written by another rrk") from None
+        size = os.fstat(descriptor).st_size
+        # Compare what JSON can carry: tuples become lists on the way.
+        header = jsonl.loads(jsonl.dumps(header))
+        entries: list[bytes] = []
+        if size or self._journal_path.exists():
+            entries = self._entries(header, resume, size)
+        self._bytes = 0
+        if entries:
+            done, length, checksum = entries[-1].split()
+            self.done, self._bytes, self.checksum = int(done), int(length), int(checksum)
+        self._stream.truncate(self._bytes)
+        self._stream.seek(self._bytes)
+        fresh = Path(f"{self._journal_path}.new")
+        fresh.write_bytes(jsonl.dumps(header) + b"".join(entry + b"\n" for entry in entries[-1:]))
+        fresh.replace(self._journal_path)
+        self._journal = open(self._journal_path, "ab", buffering=0)
+
+    def _entries(self, header: dict[str, Any], resume: bool, size: int) -> list[bytes]:
+        """Journal lines that the part file bears out; refuses what would lose or mix rows."""
+        recorded = self._journal_path.read_bytes() if self._journal_path.exists() else b""
+        first, _, rest = recorded.partition(b"\n")
+        whole = rest[: rest.rfind(b"\n") + 1].splitlines()
+        entries = [line for line in whole if len(line.split()) == 3 and int(line.split()[1]) <= size]
+        if not resume:
+            if not entries:
+                return []
+            raise UsageError(
+                f"{self._part} holds {entries[-1].split()[0].decode()} items of a run that did not end; continue it with"
+                f" --resume, or remove it"
+            )
+        try:
+            before = jsonl.loads(first)
+        except ValueError:
+            return []
+        if before != header:
+            old, new = before.get("params", {}), header["params"]
+            changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+            changed += [f"--{key}" for key in ("limit", "shard") if before.get(key) != header.get(key)]
+            raise UsageError(
+                f"{self._part} was begun with other parameters ({', '.join(changed) or 'another stage'}); use the same, or"
+                f" remove it"
+            )
+        return entries
+
+    def kept(self) -> Iterator[dict[str, Any]]:
+        if self._bytes:
+            yield from jsonl.read([str(self._part)])
+
+    def write(self, output: list[dict[str, Any]], checksum: int) -> None:
+        data = b"".join(map(jsonl.dumps, output))
+        self._stream.write(data)
+        self._stream.flush()
+        self._bytes += len(data)
+        self.done += 1
+        # After the rows: a journal that is behind costs one item, one that is ahead would lose rows.
+        self._journal.write(b"%d %d %d\n" % (self.done, self._bytes, checksum))
+
+    def publish(self) -> None:
+        os.fsync(self._stream.fileno())
+        jsonl.publish(self._part, self._path)
+        self._journal_path.unlink()
+
+    def close(self) -> None:
+        self._journal.close()
+        try:
+            self._stream.close()
+        except OSError:
+            # A full disk: the unflushed tail is cut off by the next --resume.
+            pass
+        if not self.done and self._part.exists():
+            # Nothing was done: leave nothing behind that would ask for --resume.
+            self._part.unlink()
+            self._journal_path.unlink(missing_ok=True)
+
+
+def _check_readable(inputs: Sequence[str]) -> None:
+    # Before anything is written: a misspelt second file should not cost the first one's work.
+    for path in inputs:
+        if path != jsonl.STDIN and not os.path.exists(path):
+            raise UsageError(f"{path}: no such file")
+
+
+def _summary_line(summary: Summary, as_json: bool, judges: bool) -> str:
+    judged = {"passed": summary.passed, "failed": summary.failed, "unjudged": summary.unjudged} if judges else {}
+    if as_json:
+        record = {
+            "stage": summary.stage,
+            "items": summary.items,
+            "rows": summary.rows,
+            **judged,
+            **summary.figures,
+        }
+        return jsonl.dumps(record | {"seconds": round(summary.seconds, 3)}).decode().rstrip()
+    counts = ", ".join(f"{count} {name}" for name, count in judged.items() if count or name != "unjudged")
+    figures = ", ".join(f"{name} {_number(value)}" for name, value in summary.figures.items())
+    parts = [f"{summary.rows} rows", counts, figures, f"{summary.seconds:.1f} s"]
+    return f"rrk {summary.stage}: " + ", ".join(part for part in parts if part)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _say(io: IoOptions, line: str, always: bool = False) -> None:
+    if always or not io.quiet:
+        print(line, file=sys.stderr, flush=True)

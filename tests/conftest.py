@@ -1,0 +1,50 @@
+"""Fixtures that all tests share: the rrk program as a user runs it, and the shared data where it is present."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("RRK_SHARED", ROOT.parent / "shared"))
+
+
+def rrk_command(*args: str) -> list[str]:
+    """`rrk ARGS` by the interpreter that runs the tests."""
+    return [sys.executable, "-m", "rrk", *map(str, args)]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a child: this checkout's rrk, no network, few threads."""
+    return os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        **more,
+    }
+
+
+@pytest.fixture
+def rrk(tmp_path):
+    """Run `rrk ARGS` in a fresh folder; returns the finished process with bytes in stdout and stderr."""
+
+    def run(*args: str, input: bytes | None = None, cwd: Path = tmp_path, timeout: float = 120, **env: str):
+        stdin = {"input": input} if input is not None else {"stdin": subprocess.DEVNULL}
+        return subprocess.run(
+            rrk_command(*args), cwd=cwd, env=environment(**env), capture_output=True, timeout=timeout, **stdin
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared data (real problems and candidates); the test is skipped where it is absent."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"no shared data at {SHARED} (set RRK_SHARED)")
+    return SHARED
