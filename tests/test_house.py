@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "rrk").rglob("*.py"))
 
 # What each layer may import of rrk. A module's layer is the longest key that its dotted name starts with.
-SHARED = {"rrk.errors", "rrk.jsonl", "rrk.rows", "rrk.seeds", "rrk.manifest"}
+SHARED = {"rrk", "rrk.errors", "rrk.jsonl", "rrk.rows", "rrk.seeds", "rrk.manifest"}
 ALLOWED: dict[str, set[str]] = {
     "rrk": set(),
     "rrk.__main__": {"rrk.cli"},

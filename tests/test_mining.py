@@ -13,9 +13,15 @@ from rrk.mining import Figures, MiningOptions, mine, replay, shingles, similarit
 
 
 def row(i, passed, score=None, text=None, **more):
-    made = {"task_id": "t/1", "language": "py", "prompt": "def f(x):\n", "completion_id": i,
-            "completion": text or f"    return x * {i} + {i * i}\n", "passed": passed,
-            "status": "OK" if passed else "Exception"}
+    made = {
+        "task_id": "t/1",
+        "language": "py",
+        "prompt": "def f(x):\n",
+        "completion_id": i,
+        "completion": text or f"    return x * {i} + {i * i}\n",
+        "passed": passed,
+        "status": "OK" if passed else "Exception",
+    }
     return made | ({} if score is None else {"score": score}) | more
 
 
@@ -31,7 +37,10 @@ def test_a_pair_is_a_passing_and_a_failing_program_of_the_same_problem_in_trl_fi
         assert good["passed"]
         assert not bad["passed"]
         assert (pair["prompt"], pair["chosen"], pair["rejected"]) == (
-            good["prompt"], good["completion"], bad["completion"])
+            good["prompt"],
+            good["completion"],
+            bad["completion"],
+        )
         assert (pair["chosen_score"], pair["rejected_score"]) == (good["score"], bad["score"])
         assert pair["kind"] in ("hard", "random")
         assert pair["round"] == 2
@@ -63,8 +72,10 @@ def test_hard_negatives_are_the_wrong_programs_that_the_reranker_likes():
 def test_the_reason_says_how_many_passing_programs_were_outscored():
     pairs = mine(problem(3, 2), MiningOptions(hard_share=1.0, pairs=6, fill=False))
     reasons = {p["rejected_id"]: p["reason"] for p in pairs}
-    assert reasons == {101: "wrong no. 1 by score, outscores 2 of 3 passing programs",
-                       100: "wrong no. 2 by score, outscores 1 of 3 passing programs"}
+    assert reasons == {
+        101: "wrong no. 1 by score, outscores 2 of 3 passing programs",
+        100: "wrong no. 2 by score, outscores 1 of 3 passing programs",
+    }
 
 
 def test_a_problem_without_hard_negatives_gives_random_pairs_unless_told_not_to():
@@ -94,23 +105,32 @@ LONG = "".join(f"    v{i} = g{i}(x, {i})\n" for i in range(60))
 
 def test_near_duplicates_of_a_passing_program_are_no_hard_negatives():
     figures = Figures()
-    candidates = [row(1, True, 0.0, LONG), row(2, False, 9.0, LONG.replace("v59 =", "w59 =")),
-                  row(3, False, 8.0, "    return x\n")]
+    candidates = [
+        row(1, True, 0.0, LONG),
+        row(2, False, 9.0, LONG.replace("v59 =", "w59 =")),
+        row(3, False, 8.0, "    return x\n"),
+    ]
     pairs = mine(candidates, MiningOptions(hard_share=1.0, fill=False), figures=figures)
     assert {p["rejected_id"] for p in pairs} == {3}
     assert figures["hard_left_out_near_duplicate"] == 1
 
 
 def test_a_one_token_bug_in_a_short_program_stays_a_hard_negative():
-    candidates = [row(1, True, 0.0, "    return [v for v in x if v > 3]\n"),
-                  row(2, False, 1.0, "    return [v for v in x if v >= 3]\n")]
+    candidates = [
+        row(1, True, 0.0, "    return [v for v in x if v > 3]\n"),
+        row(2, False, 1.0, "    return [v for v in x if v >= 3]\n"),
+    ]
     assert [p["rejected_id"] for p in mine(candidates, MiningOptions(pairs=2, hard_share=1.0, fill=False))] == [2]
 
 
 def test_the_same_program_counts_once_comments_and_blank_lines_aside():
     figures = Figures()
-    candidates = [row(1, True, 0.0, "    return x+1\n"), row(2, True, 0.0, "    # well\n\n    return x + 1\n"),
-                  row(3, False, 1.0, "    return x\n"), row(4, False, 1.0, "    return x  \n")]
+    candidates = [
+        row(1, True, 0.0, "    return x+1\n"),
+        row(2, True, 0.0, "    # well\n\n    return x + 1\n"),
+        row(3, False, 1.0, "    return x\n"),
+        row(4, False, 1.0, "    return x  \n"),
+    ]
     assert len(mine(candidates, MiningOptions(), figures=figures)) == 1
     assert figures["duplicates"] == 2
 
@@ -139,9 +159,13 @@ def test_negatives_per_positive_caps_how_often_a_passing_program_is_used():
 def test_the_draw_depends_on_seed_round_and_problem_alone():
     options = MiningOptions(pairs=5)
     assert mine(problem(), options, seed=1) == mine(problem(), options, seed=1)
-    draws = {json.dumps([(p["chosen_id"], p["rejected_id"]) for p in mine(problem(), MiningOptions(pairs=5, round=r),
-                                                                          seed=s)])
-             for r in (0, 1) for s in range(4)}
+    draws = {
+        json.dumps(
+            [(p["chosen_id"], p["rejected_id"]) for p in mine(problem(), MiningOptions(pairs=5, round=r), seed=s)]
+        )
+        for r in (0, 1)
+        for s in range(4)
+    }
     assert len(draws) > 4
 
 

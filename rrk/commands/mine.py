@@ -64,7 +64,8 @@ def mine(
         typer.Option("--replay", metavar="PAIRS", help="Pairs of earlier rounds: add those of the same problems."),
     ] = None,
     replay_per_problem: Annotated[
-        int, typer.Option("--replay-per-problem", min=1, metavar="N", help="At most this many replayed pairs a problem.")
+        int,
+        typer.Option("--replay-per-problem", min=1, metavar="N", help="At most this many replayed pairs a problem."),
     ] = 8,
     round: Annotated[
         Optional[int],  # noqa: UP045

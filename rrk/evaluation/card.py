@@ -110,8 +110,9 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return 0.5 * (1.0 + np.tanh(0.5 * x))
 
 
-def cross_fitted(scores: np.ndarray, passed: np.ndarray, clusters: Sequence[Hashable],
-                 folds: int = FOLDS) -> np.ndarray:
+def cross_fitted(
+    scores: np.ndarray, passed: np.ndarray, clusters: Sequence[Hashable], folds: int = FOLDS
+) -> np.ndarray:
     """Platt probabilities, each from a fit on the other folds of clusters. Folds follow the order of first
     appearance."""
     number = {c: i for i, c in enumerate(dict.fromkeys(clusters))}
@@ -135,12 +136,17 @@ def expected_calibration_error(probability: np.ndarray, passed: np.ndarray, bins
 def reliability(probability: np.ndarray, passed: np.ndarray, bins: int = BINS) -> list[dict[str, float]]:
     """Mean probability and pass rate of each bin that is not empty."""
     at = np.minimum((probability * bins).astype(int), bins - 1)
-    return [{"confidence": float(probability[at == b].mean()), "passed": float(passed[at == b].mean()),
-             "samples": int((at == b).sum())} for b in np.unique(at)]
+    return [
+        {
+            "confidence": float(probability[at == b].mean()),
+            "passed": float(passed[at == b].mean()),
+            "samples": int((at == b).sum()),
+        }
+        for b in np.unique(at)
+    ]
 
 
-def risk_coverage(confidence: Sequence[float],
-                  accuracy: Sequence[float]) -> tuple[list[dict[str, Any]], float]:
+def risk_coverage(confidence: Sequence[float], accuracy: Sequence[float]) -> tuple[list[dict[str, Any]], float]:
     """Accuracy over the most confident share of problems, for each of COVERAGES, and the mean error over all
     coverages 1/n..1. Equal confidences are exchangeable: the expectation over their orders is taken."""
     c, acc = np.asarray(confidence, dtype=float), np.asarray(accuracy, dtype=float)
@@ -150,8 +156,14 @@ def risk_coverage(confidence: Sequence[float],
     table = []
     for coverage in COVERAGES:
         k = max(1, int(np.ceil(coverage * len(c) - 1e-9)))
-        table.append({"coverage": coverage, "problems": k, "accuracy": float(running[k - 1]),
-                      "threshold": float(np.sort(-c)[k - 1] * -1.0)})
+        table.append(
+            {
+                "coverage": coverage,
+                "problems": k,
+                "accuracy": float(running[k - 1]),
+                "threshold": float(np.sort(-c)[k - 1] * -1.0),
+            }
+        )
     return table, float(1.0 - running.mean())
 
 
@@ -180,17 +192,20 @@ def report_card(problems: Sequence[Scored]) -> dict[str, Any]:
     card = _ordering(problems)
     languages = list(dict.fromkeys(p.language for p in problems))
     if len(languages) > 1:
-        card["languages"] = {name: _ordering([p for p in problems if p.language == name])
-                             for name in languages}
+        card["languages"] = {name: _ordering([p for p in problems if p.language == name]) for name in languages}
     scores = np.concatenate([np.asarray(p.scores, dtype=float) for p in problems])
     passed = np.concatenate([np.asarray(p.passed, dtype=bool) for p in problems])
     if np.isfinite(scores).all():  # the oracle's and others' infinite scores have no slope to fit
         probability = cross_fitted(scores, passed, [p.cluster for p in problems for _ in p.scores])
         rate = float(passed.mean())
-        card["calibration"] = {"ece": expected_calibration_error(probability, passed),
-                               "brier": float(((probability - passed) ** 2).mean()),
-                               "brier_constant": rate * (1 - rate), "bins": reliability(probability, passed)}
-    table, aurc = risk_coverage([max(p.scores) for p in problems],
-                                [ranked_pass_at_1(p.scores, p.passed) for p in problems])
+        card["calibration"] = {
+            "ece": expected_calibration_error(probability, passed),
+            "brier": float(((probability - passed) ** 2).mean()),
+            "brier_constant": rate * (1 - rate),
+            "bins": reliability(probability, passed),
+        }
+    table, aurc = risk_coverage(
+        [max(p.scores) for p in problems], [ranked_pass_at_1(p.scores, p.passed) for p in problems]
+    )
     card["risk_coverage"], card["aurc"] = table, aurc
     return card

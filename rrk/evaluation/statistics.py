@@ -38,8 +38,12 @@ class Table:
     strata: tuple[Hashable, ...]
 
     @classmethod
-    def build(cls, values: Sequence[float] | np.ndarray, strata: Sequence[Hashable] | None = None,
-              clusters: Sequence[Hashable] | None = None) -> Table:
+    def build(
+        cls,
+        values: Sequence[float] | np.ndarray,
+        strata: Sequence[Hashable] | None = None,
+        clusters: Sequence[Hashable] | None = None,
+    ) -> Table:
         v = np.asarray(values, dtype=float)
         stratum_of = list(strata) if strata is not None else [None] * len(v)
         cluster_of = list(clusters) if clusters is not None else list(range(len(v)))
@@ -78,8 +82,7 @@ class Table:
             out.append(np.nanmean(means, axis=1))
         return np.concatenate(out)
 
-    def interval(self, level: float = 0.95, repeats: int = REPEATS,
-                 seed: int = 0) -> tuple[float, float] | None:
+    def interval(self, level: float = 0.95, repeats: int = REPEATS, seed: int = 0) -> tuple[float, float] | None:
         """Percentile bootstrap interval; None with fewer than two clusters, where nothing can be said."""
         if len(self.sums) < 2:
             return None
@@ -88,9 +91,15 @@ class Table:
         return float(low), float(high)
 
 
-def bootstrap(values: Sequence[float] | np.ndarray, strata: Sequence[Hashable] | None = None,
-              clusters: Sequence[Hashable] | None = None, *, level: float = 0.95, repeats: int = REPEATS,
-              seed: int = 0) -> dict[str, Any]:
+def bootstrap(
+    values: Sequence[float] | np.ndarray,
+    strata: Sequence[Hashable] | None = None,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    level: float = 0.95,
+    repeats: int = REPEATS,
+    seed: int = 0,
+) -> dict[str, Any]:
     """{'mean', 'low', 'high'}: the mean over strata and its interval over clusters (low/high None if
     undefined)."""
     table = Table.build(values, strata, clusters)
@@ -99,10 +108,16 @@ def bootstrap(values: Sequence[float] | np.ndarray, strata: Sequence[Hashable] |
     return {"mean": table.mean(), "low": low, "high": high}
 
 
-def compare(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray,
-            strata: Sequence[Hashable] | None = None, clusters: Sequence[Hashable] | None = None, *,
-            level: float = 0.95, repeats: int = REPEATS,
-            seed: int = 0) -> dict[str, Any]:
+def compare(
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    strata: Sequence[Hashable] | None = None,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    level: float = 0.95,
+    repeats: int = REPEATS,
+    seed: int = 0,
+) -> dict[str, Any]:
     """Is b better than a on the same problems? a[i] and b[i] are the two systems' values on problem i."""
     if len(a) != len(b):
         raise ValueError(f"a paired comparison needs the same problems: {len(a)} and {len(b)}")
@@ -110,14 +125,27 @@ def compare(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray,
     difference = table.mean()
     interval = table.interval(level, repeats, seed)
     if difference is None or interval is None:
-        return {"difference": difference, "low": None, "high": None, "p": None, "p_sign_flip": None,
-                "pairs": len(a), "clusters": len(table.sums)}
+        return {
+            "difference": difference,
+            "low": None,
+            "high": None,
+            "p": None,
+            "p_sign_flip": None,
+            "pairs": len(a),
+            "clusters": len(table.sums),
+        }
     draws = table.resampled(repeats, seed)
     # +1: the observed sample is itself one draw, so p is never an impossible 0
     beyond = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
-    return {"difference": difference, "low": interval[0], "high": interval[1],
-            "p": min(1.0, 2 * (beyond + 1) / (repeats + 1)), "p_sign_flip": _sign_flip(table, repeats, seed),
-            "pairs": len(a), "clusters": len(table.sums)}
+    return {
+        "difference": difference,
+        "low": interval[0],
+        "high": interval[1],
+        "p": min(1.0, 2 * (beyond + 1) / (repeats + 1)),
+        "p_sign_flip": _sign_flip(table, repeats, seed),
+        "pairs": len(a),
+        "clusters": len(table.sums),
+    }
 
 
 def _sign_flip(table: Table, repeats: int, seed: int) -> float:

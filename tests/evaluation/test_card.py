@@ -21,8 +21,12 @@ def _draw(seed):
 @pytest.mark.parametrize("seed", range(30))
 def test_auc_counts_pairs_with_ties_half(seed):
     scores, passed = _draw(seed)
-    pairs = [(scores[i] > scores[j]) + 0.5 * (scores[i] == scores[j])
-             for i in range(len(scores)) for j in range(len(scores)) if passed[i] and not passed[j]]
+    pairs = [
+        (scores[i] > scores[j]) + 0.5 * (scores[i] == scores[j])
+        for i in range(len(scores))
+        for j in range(len(scores))
+        if passed[i] and not passed[j]
+    ]
     expected = sum(pairs) / len(pairs) if pairs else None
     assert c.auc(scores, passed) == (None if expected is None else pytest.approx(expected))
 
@@ -94,8 +98,10 @@ def test_equal_confidences_are_averaged_over_their_orders():
 
 
 def test_the_card_speaks_per_language_and_survives_infinite_scores():
-    rows = [c.Scored("a", "py", [2.0, 1.0], [True, False], [10, 20]),
-            c.Scored("a", "cpp", [1.0, 2.0], [True, False], [10, 20])]
+    rows = [
+        c.Scored("a", "py", [2.0, 1.0], [True, False], [10, 20]),
+        c.Scored("a", "cpp", [1.0, 2.0], [True, False], [10, 20]),
+    ]
     got = c.report_card(rows)
     assert got["languages"]["py"]["auc"] == 1.0
     assert got["languages"]["cpp"]["auc"] == 0.0

@@ -39,6 +39,7 @@ def test_more_draws_than_candidates_has_no_answer():
 def test_pass_at_k_stays_exact_where_binomials_overflow():
     from fractions import Fraction
     from math import comb
+
     n, c, k = 2000, 3, 700
     assert est.pass_at_k(n, c, k) == pytest.approx(float(1 - Fraction(comb(n - c, k), comb(n, k))), abs=1e-12)
     curve = est.best_of_k_curve(range(n), [i == n - 1 for i in range(n)])
@@ -67,8 +68,10 @@ def test_best_of_k_equals_enumeration_with_and_without_ties(seed):
 
 def test_the_order_of_the_rows_changes_nothing_under_ties():
     scores, passed = [1.0, 1.0, 0.0, 1.0], [True, False, True, False]
-    values = {tuple(np.round(est.best_of_k_curve([scores[i] for i in o], [passed[i] for i in o]), 12))
-              for o in itertools.permutations(range(4))}
+    values = {
+        tuple(np.round(est.best_of_k_curve([scores[i] for i in o], [passed[i] for i in o]), 12))
+        for o in itertools.permutations(range(4))
+    }
     assert len(values) == 1
 
 

@@ -69,6 +69,7 @@ def test_sign_flip_p_equals_enumeration():
 
 def test_drawn_sign_flips_agree_with_the_exact_ones():
     from rrk.evaluation import statistics
+
     rng = np.random.default_rng(6)
     table = Table.build(rng.normal(0.25, 1, size=12))
     exact = statistics._sign_flip(table, 1, 0)
