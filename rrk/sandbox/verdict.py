@@ -1,0 +1,124 @@
+"""What is judged (Job) and what comes of it (Verdict), with the words for it.
+
+    Job("py", prompt, completion, tests, entry_point="add")  ->  Verdict(passed=True, status="OK", ...)
+
+Statuses of PROGRAM are verdicts on the program. Those of OURS mean that the machinery failed: `passed` is None, and such a
+row is never a label.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+OK = "OK"
+EXCEPTION = "Exception"
+SYNTAX_ERROR = "SyntaxError"
+COMPILE_ERROR = "CompileError"
+TIMEOUT = "Timeout"
+MEMORY_LIMIT = "MemoryLimit"
+OUTPUT_LIMIT = "OutputLimit"
+TAMPERED = "Tampered"
+SANDBOX_ERROR = "SandboxError"
+NO_TOOLCHAIN = "NoToolchain"
+
+PROGRAM = (OK, EXCEPTION, SYNTAX_ERROR, COMPILE_ERROR, TIMEOUT, MEMORY_LIMIT, OUTPUT_LIMIT, TAMPERED)
+OURS = (SANDBOX_ERROR, NO_TOOLCHAIN)
+
+KEEP = 2048  # bytes of stdout and of stderr that a row keeps
+
+
+@dataclass(frozen=True)
+class Job:
+    """One program and the tests it faces. `full` means that the completion stands alone, without the prompt.
+
+    timeout (CPU seconds) and memory_mb override the language's own limits.
+    """
+
+    language: str
+    prompt: str
+    completion: str
+    tests: str
+    entry_point: str | None = None
+    full: bool = False
+    timeout: float | None = None
+    memory_mb: int | None = None
+
+    @property
+    def program(self) -> str:
+        """The candidate's text without tests."""
+        return self.completion if self.full else self.prompt + self.completion
+
+    def key(self) -> str:
+        """Equal for jobs that must get the same verdict."""
+        parts = (
+            self.language,
+            self.program,
+            self.tests,
+            self.entry_point or "",
+            f"{self.timeout} {self.memory_mb}",
+        )
+        digest = hashlib.blake2b(digest_size=20)
+        for part in parts:
+            data = part.encode("utf-8", "surrogatepass")
+            digest.update(b"%d:" % len(data) + data)
+        return digest.hexdigest()
+
+
+@dataclass
+class Verdict:
+    """The judge's answer. time is CPU seconds, time_wall seconds, max_rss bytes; `sandbox` names the active layers.
+
+    reason says more than status in a word (assertion, exit, signal_11, early_exit, forged, cpu, wall, compile, ...);
+    integrity says how a pass was established (split: tests in another process; proof: completion proof and control run).
+    overloaded marks a limit that was hit while the machine was too busy to be fair; such a job is run again alone.
+    """
+
+    passed: bool | None
+    status: str
+    exit_code: int | None = None
+    stdout: str = ""
+    stderr: str = ""
+    time: float = 0.0
+    time_wall: float = 0.0
+    max_rss: int = 0
+    sandbox: str = ""
+    reason: str | None = None
+    integrity: str | None = None
+    overloaded: bool = field(default=False, compare=False)
+    evidence: dict[str, Any] | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """The fields that `rrk execute` adds to a row."""
+        out: dict[str, Any] = {
+            "passed": self.passed,
+            "status": self.status,
+            "exit_code": self.exit_code,
+            "stdout": self.stdout,
+            "stderr": self.stderr,
+            "time": round(self.time, 4),
+            "time_wall": round(self.time_wall, 4),
+            "max_rss": self.max_rss,
+            "sandbox": self.sandbox,
+        }
+        if self.reason:
+            out["reason"] = self.reason
+        if self.integrity:
+            out["integrity"] = self.integrity
+        if self.evidence is not None:
+            out["evidence"] = self.evidence
+        return out
+
+
+def verdict(status: str, **more: Any) -> Verdict:
+    """A Verdict whose `passed` follows from its status."""
+    return Verdict(passed=None if status in OURS else status == OK, status=status, **more)
+
+
+def clip(data: bytes, keep: int = KEEP) -> str:
+    """Output as a row keeps it: UTF-8 with replacements; the middle of long output is left out."""
+    if len(data) > keep:
+        half = keep // 2
+        data = data[:half] + b"\n... %d bytes left out ...\n" % (len(data) - keep) + data[-half:]
+    return data.decode("utf-8", "replace")
