@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+# The private pipe's descriptor inside the box. High, so that scripts that open 3 to 9 for themselves keep them.
+PROOF_FD = 200
+
 
 @dataclass(frozen=True)
 class Limits:
