@@ -1,0 +1,150 @@
+"""Language files: found, read, complained about precisely; a user's own language is one file and no code."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+
+import pytest
+
+from rrk.errors import RrkError
+from rrk.rows import LANGUAGES
+from rrk.sandbox import recipes, toolchains
+from rrk.sandbox.verdict import Job
+from tests.languages.plainbox import PlainBox
+
+ALL = toolchains.all()
+KINDS = {"OK", "Exception", "Timeout", "Tampered"}
+
+MINE = r"""
+id = "echo"
+names = ["awk"]
+
+[tools.awk]
+find = ["mawk", "gawk", "awk"]
+
+[install]
+apt = ["mawk"]
+
+[program]
+file = "main.awk"
+
+[end]
+text = '''
+END { printf "@ended@" > "/proc/self/fd/@fd@"; close("/proc/self/fd/@fd@"); @control@ }
+'''
+[[control]]
+text = "if (add(1, 2) != 4) exit 1"
+
+[run]
+argv = ["@awk@", "-f", "main.awk"]
+"""
+
+
+@pytest.mark.parametrize("code", sorted(ALL))
+def test_every_file_declares_a_whole_language(code):
+    toolchain = ALL[code]
+    assert toolchain.source.stem == code
+    assert code in LANGUAGES, "rows.py knows every language by the same code"
+    if toolchain.untestable:
+        return
+    statuses = {test.status for test in toolchain.selftests}
+    assert statuses >= KINDS, f"self tests must cover {KINDS - statuses}"
+    assert statuses & {"SyntaxError", "CompileError"} or code == "sh"
+    assert toolchain.install, "what to install is said"
+    assert len(toolchain.remedy()) > 5
+
+
+def test_a_language_is_found_by_each_of_its_names():
+    for code, toolchain in ALL.items():
+        for name in (code, *toolchain.names, *LANGUAGES[code]):
+            assert toolchains.load(name).id == code
+            assert toolchains.load(name.upper()).id == code
+
+
+def test_the_paper_s_eight_languages_are_there():
+    assert set(ALL) >= {"py", "cpp", "java", "js", "ts", "php", "cs", "sh"}
+
+
+def test_an_unknown_language_lists_the_known_ones():
+    with pytest.raises(RrkError, match=r"no language 'klingon': there is .*cpp.*--sandboxes"):
+        toolchains.load("klingon")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("[run]", "[runn]"), r"echo\.toml: runn: no such key"),
+        (('id = "echo"', ""), r"echo\.toml: id: is missing"),
+        (('file = "main.awk"', "file = 3"), r"echo\.toml: program\.file: must be str, not 3"),
+        (('["@awk@", "-f"', '["@akw@", "-f"'), r"echo\.toml: argv: @akw@ is no placeholder here"),
+        (('"-f", "main.awk"]', '"-f", "main.awk"]\nlimits = { cpu = 1 }'), r"run\.limits\.cpu: no such limit"),
+        (("[[control]]", '[[control]]\nwhen = "("'), r"control\[0\]\.when: not a regular expression"),
+        (('find = ["mawk", "gawk", "awk"]', "find = 1"), r"tools\.awk\.find: must be a list of texts"),
+        (("[run]", "[run"), r"echo\.toml: not valid TOML"),
+    ],
+)
+def test_a_mistake_is_told_with_file_and_key(tmp_path, change, message):
+    assert change[0] in MINE
+    (tmp_path / "echo.toml").write_text(MINE.replace(*change))
+    with pytest.raises(RrkError, match=message):
+        toolchains.load("echo", [tmp_path])
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(RrkError, match="no such folder"):
+        toolchains.all([tmp_path / "none"])
+
+
+@pytest.mark.skipif(not shutil.which("awk"), reason="no awk")
+def test_a_user_adds_a_language_with_one_file_and_no_code(tmp_path):
+    (tmp_path / "echo.toml").write_text(MINE)
+    toolchain = toolchains.load("awk", [tmp_path])
+    assert toolchain.id == "echo"
+    assert "echo" in toolchains.all([tmp_path])
+    for body, status in (("return a + b", "OK"), ("return a - b", "Exception"), ("exit(0)", "Tampered")):
+        job = Job(
+            "awk",
+            "function add(a, b) {\n",
+            body + "\n}\n",
+            "BEGIN { if (add(1, 2) != 3) { bad = 1; exit 1 } exit 0 }\nEND { if (bad) exit 1 }\n",
+        )
+        if body == "exit(0)":
+            job = Job("awk", "", "BEGIN { exit 0 } END { exit 0 }\nfunction add(a, b) { }\n", job.tests)
+        with PlainBox() as box:
+            assert recipes.judge(toolchain, job, box).status == status
+
+
+def test_a_user_s_file_replaces_ours_of_the_same_name(tmp_path):
+    ours = toolchains.load("lua") if "lua" in ALL else toolchains.load("sh")
+    text = ours.source.read_text().replace(f'title = "{ours.title}"', 'title = "mine"')
+    (tmp_path / ours.source.name).write_text(text)
+    assert toolchains.load(ours.id, [tmp_path]).title == "mine"
+    assert toolchains.load(ours.id).title == ours.title
+
+
+def test_a_missing_or_old_tool_is_named_and_gives_no_label(tmp_path):
+    text = MINE.replace('find = ["mawk", "gawk", "awk"]', 'find = ["no-such-tool-at-all"]')
+    (tmp_path / "echo.toml").write_text(text)
+    toolchain = toolchains.load("echo", [tmp_path])
+    assert "no no-such-tool-at-all on PATH" in toolchain.missing()[0]
+    with PlainBox() as box:
+        verdict = recipes.judge(toolchain, Job("echo", "", "", ""), box)
+    assert (verdict.passed, verdict.status) == (None, "NoToolchain")
+    assert "apt-get install mawk" in verdict.stderr
+
+    old = textwrap.dedent("""
+        find = ["sh"]
+        version = ["-c", "echo version 1.2"]
+        minimum = "1.10"
+    """)
+    (tmp_path / "echo.toml").write_text(MINE.replace('find = ["mawk", "gawk", "awk"]', old))
+    assert "is version 1.2; 1.10 or newer is needed" in toolchains.load("echo", [tmp_path]).missing()[0]
+
+
+def test_the_digest_follows_the_file(tmp_path):
+    path = tmp_path / "echo.toml"
+    path.write_text(MINE)
+    before = toolchains.parse(path).digest
+    path.write_text(MINE + "\n# another word\n")
+    assert toolchains.parse(path).digest != before
