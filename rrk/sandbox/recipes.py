@@ -8,6 +8,7 @@ that comes after the secret, and costs no second run. What else can happen:
 
     no secret, status 0             the program left before its tests ended             Tampered (early_exit)
     secret, then status 0           the failing assertion, or its status, was disarmed  Tampered (control)
+    secret, then another failure    not the one that the language's file expects        Tampered (control)
     secret, then a second secret    the failing assertion did not fail                  Tampered (control)
     other bytes in the pipe         somebody else wrote there                           Tampered (forged)
     no secret, failure              a test failed                                       Exception
@@ -171,7 +172,8 @@ def classify(plan: Plan, outcome: Outcome, control: bool = True) -> Verdict:
         return _verdict(OUTPUT_LIMIT, outcome, "output")
     proof, failed = outcome.proof.strip(), outcome.exit_code != 0
     if proof == plan.ended:
-        if failed == control:
+        code = outcome.exit_code if outcome.exit_code is not None else -(outcome.signal or 0)
+        if failed == control and (not control or not plan.mode.dies or code in plan.mode.dies):
             return _passed(plan, outcome, control)
         return _verdict(TAMPERED, outcome, "control") if control else _verdict(EXCEPTION, outcome, "exit")
     if proof:

@@ -103,6 +103,7 @@ class Mode:
     syntax: re.Pattern[str] | None
     memory: re.Pattern[str] | None
     compile_status: str
+    dies: tuple[int, ...]  # exit codes (or minus the signal) with which the control may end; empty: any failure
 
 
 @dataclass(frozen=True)
@@ -391,6 +392,7 @@ class _Reader:
             syntax=said.get("syntax"),
             memory=said.get("memory"),
             compile_status=classify.get("compile", "CompileError"),
+            dies=tuple(self.get(classify, "dies", list, [], f"{at}classify.")),
         )
 
     def selftest(self, table: dict[str, Any], at: str) -> SelfTest:
