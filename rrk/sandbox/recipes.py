@@ -136,7 +136,7 @@ def compiled(plan: Plan, box: Box) -> Verdict | None:
             reason = "compile_memory"
         elif outcome.timed_out:
             reason = "compile_timeout"
-        return _verdict(plan.mode.compile_status, outcome, reason)
+        return rejected(plan, outcome, reason)
     return None
 
 
@@ -158,6 +158,11 @@ def executed(plan: Plan, job: Job, box: Box) -> Verdict:
     if control.exit_code == 0 or plan.survived in control.proof or plan.ended not in control.proof:
         return _verdict(TAMPERED, outcome, "control")
     return first
+
+
+def rejected(plan: Plan, outcome: Outcome, reason: str) -> Verdict:
+    """The compiler said no."""
+    return _verdict(plan.mode.compile_status, outcome, reason)
 
 
 def classify(plan: Plan, outcome: Outcome, control: bool = True) -> Verdict:
@@ -193,7 +198,7 @@ def classify(plan: Plan, outcome: Outcome, control: bool = True) -> Verdict:
 def _mode(toolchain: Toolchain, program: str, tests: str) -> Mode:
     text = {"tests": tests, "program": program, "all": program + "\n" + tests}
     for mode in toolchain.modes:
-        if mode.when is None or mode.when.search(text[mode.where]):
+        if (mode.when is None or mode.when.search(text[mode.where])) and toolchain.usable(mode):
             return mode
     raise Unfit(
         f"{toolchain.source.name}: no mode fits these tests (each [[mode]] has a `when`, and there is no other)"

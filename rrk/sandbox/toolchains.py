@@ -49,7 +49,7 @@ KEYS = {
     "mode",
     "selftest",
 }
-KEYS |= {"prepare", "service"}
+KEYS |= {"prepare", "batch"}
 PLACEHOLDER = re.compile(r"@([a-z_]+)@")
 
 
@@ -89,6 +89,7 @@ class Mode:
     name: str
     when: re.Pattern[str] | None
     where: str
+    needs: tuple[str, ...]  # optional tools, files, and "prepared"; without them the mode is passed over
     file: str
     separator: str
     closer: re.Pattern[str] | None
@@ -104,6 +105,29 @@ class Mode:
     memory: re.Pattern[str] | None
     compile_status: str
     dies: tuple[int, ...]  # exit codes (or minus the signal) with which the control may end; empty: any failure
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One command that compiles many programs, each in a folder of its number; its stdout is a tar of `log` and the results."""
+
+    step: Step
+    files: Mapping[str, str]
+    most: int
+    error: re.Pattern[str]  # a line of the log that begins a program's error; group 1 is its number
+    alone: re.Pattern[str] | None  # programs that could reach into others are compiled alone
+    again: (
+        re.Pattern[str] | None
+    )  # in the log: the others were not looked at in full, and are compiled again without these
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """What is built once a version of the tools, in a box, and kept in cache_folder()."""
+
+    steps: tuple[Step, ...]
+    files: Mapping[str, str]
+    keep: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -134,8 +158,8 @@ class Toolchain:
     install: Mapping[str, Any]
     modes: tuple[Mode, ...]
     selftests: tuple[SelfTest, ...]
-    prepare: Mapping[str, Any] = field(default_factory=dict)
-    service: Mapping[str, Any] = field(default_factory=dict)
+    prepare: Prepare | None = None
+    batch: Batch | None = None
 
     @cached_property
     def tools(self) -> dict[str, Tool]:
@@ -175,11 +199,39 @@ class Toolchain:
         """Folders beyond the system's own that a box must show (read-only) for the tools to work."""
         roots = {_root(t.path) for t in self.tools.values() if t.path}
         roots |= {os.path.dirname(_glob(p) or p) for p in self.requires}
-        return sorted(r for r in roots if not any(r == s or r.startswith(s + "/") for s in SYSTEM))
+        outside = sorted(r for r in roots if not any(r == s or r.startswith(s + "/") for s in SYSTEM))
+        return [*outside, str(self.cache_folder())] if self.prepared() else outside
+
+    def cache_folder(self) -> Path:
+        """Where prepared artefacts of exactly these tools and this file are kept."""
+        return Path.home() / ".cache" / "rrk" / "toolchains" / f"{self.id}-{self.digest}"
+
+    def prepared(self) -> bool:
+        """True if there is something to prepare and it is there, whole."""
+        return self.prepare is not None and all_there(self.cache_folder(), self.prepare.keep)
+
+    def usable(self, mode: Mode) -> bool:
+        """True if this machine has what the mode needs beyond the language's own tools."""
+        for need in mode.needs:
+            if need == "prepared":
+                if not self.prepared():
+                    return False
+            elif need in self.tool_specs:
+                if not self.tools[need].path:
+                    return False
+            elif not _glob(need):
+                return False
+        return True
 
     def names_of_tools(self) -> dict[str, str]:
         """Placeholder values: @tool@ -> path."""
-        return {name: tool.path for name, tool in self.tools.items() if tool.path}
+        paths = {name: tool.path for name, tool in self.tools.items() if tool.path}
+        return {**paths, "cache": str(self.cache_folder())}
+
+
+def all_there(folder: Path, names: Iterable[str]) -> bool:
+    """True if the folder holds every one of these files."""
+    return builtins.all((folder / name).is_file() for name in names)
 
 
 def folder() -> Path:
@@ -307,7 +359,7 @@ class _Reader:
         if judge == "recipe" and not (table.get("untestable") and "run" not in table):
             plain = {key: value for key, value in table.items() if key in PARTS}
             for number, extra in enumerate(table.get("mode", [])):
-                if unknown := set(extra) - {*PARTS, "name", "when", "where"}:
+                if unknown := set(extra) - {*PARTS, "name", "when", "where", "needs"}:
                     raise self.bad(f"mode[{number}].{min(unknown)}", "no such key")
                 modes.append(self.mode({**plain, **extra}, table, f"mode[{number}]."))
             if "run" in table:
@@ -327,8 +379,8 @@ class _Reader:
             install=self.get(table, "install", dict, {}),
             modes=tuple(modes),
             selftests=tuple(self.selftest(t, f"selftest[{i}].") for i, t in enumerate(table.get("selftest", []))),
-            prepare=table.get("prepare", {}),
-            service=table.get("service", {}),
+            prepare=self.prepare(table["prepare"]) if "prepare" in table else None,
+            batch=self.batch(table["batch"]) if "batch" in table else None,
         )
         self.check_placeholders(toolchain)
         return toolchain
@@ -378,6 +430,7 @@ class _Reader:
             name=table.get("name", ""),
             when=self.pattern(table["when"], at + "when") if "when" in table else None,
             where=table.get("where", "tests"),
+            needs=tuple(self.get(table, "needs", list, [], at)),
             file=self.get(program, "file", str, at=at + "program."),
             separator=program.get("separator", "\n"),
             closer=self.pattern(program["closer"], at + "program.closer") if "closer" in program else None,
@@ -394,6 +447,24 @@ class _Reader:
             compile_status=classify.get("compile", "CompileError"),
             dies=tuple(self.get(classify, "dies", list, [], f"{at}classify.")),
         )
+
+    def prepare(self, table: dict[str, Any]) -> Prepare:
+        base = Limits(120, 482, 4096, 1024, 128, 256, 64, 1024)
+        steps = tuple(self.step(s, base, f"prepare.step[{i}]") for i, s in enumerate(_listed(table.get("step", []))))
+        return Prepare(
+            steps, self.get(table, "files", dict, {}, "prepare."), self.words(table.get("keep"), "prepare.keep")
+        )
+
+    def batch(self, table: dict[str, Any]) -> Batch:
+        base = Limits(120, 482, 4096, 512, 512, 256, 64, 65536)
+        step = self.step({k: table[k] for k in ("argv", "env", "limits") if k in table}, base, "batch")
+        error = self.pattern(table.get("error"), "batch.error")
+        if error.groups < 1:
+            raise self.bad("batch.error", "needs a group that is the program's number")
+        alone = self.pattern(table["alone"], "batch.alone") if "alone" in table else None
+        again = self.pattern(table["again"], "batch.again") if "again" in table else None
+        files = self.get(table, "files", dict, {}, "batch.")
+        return Batch(step, files, self.get(table, "max", int, at="batch."), error, alone, again)
 
     def selftest(self, table: dict[str, Any], at: str) -> SelfTest:
         values = {

@@ -32,7 +32,7 @@ def judged(toolchain, job):
 def test_self_tests_get_their_verdicts(code, test):
     toolchain = usable(code)
     # A program that must time out need not take the whole limit to do so.
-    timeout = 2.0 if test.status == "Timeout" else None
+    timeout = 1.0 if test.status == "Timeout" else None
     verdict = judged(toolchain, Job(code, test.prompt, test.completion, test.tests, test.entry_point, timeout=timeout))
     assert verdict.status == test.status, verdict
     assert verdict.passed == (test.status == "OK")
