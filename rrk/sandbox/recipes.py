@@ -85,7 +85,7 @@ def assemble(toolchain: Toolchain, job: Job) -> Plan:
         **{name: _captured(spec, program, tests) for name, spec in mode.captures.items()},
         "ended": ended,
         "survived": survived,
-        "nonce": secrets.token_hex(8),
+        "nonce": "a" + secrets.token_hex(7),  # 60 bits: fits where numbers have 63
         "fd": str(PROOF_FD),
         "memory_mb": str(job.memory_mb or mode.run.limits.memory_mb),
     }
