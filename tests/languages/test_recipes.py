@@ -136,3 +136,82 @@ def test_programs_known_to_pass_do(code, shared):
     for item in rows[:: len(rows) // 6]:
         verdict = judged(toolchain, item.job)
         assert verdict.status == "OK", (item.name, verdict)
+
+
+# Hostile towards the verdict only, so harmless outside a jail; the others of the corpus need one (tests/sandbox).
+HARMLESS = {
+    "cpp/abrt_exit0", "cpp/base_fail", "cpp/base_pass", "cpp/base_syntax", "cpp/define_assert", "cpp/static_exit0", "go/init_exit0",
+    "java/bad", "java/halt", "java/ok", "js/base_fail", "js/base_pass", "js/base_syntax", "js/exit0", "js/exit_hook",
+    "js/patch_assert", "lua/exit0", "php/parse", "php/shutdown", "pl/end_block", "r/quit0", "rb/exit0", "rs/exit0", "sh/base_fail",
+    "sh/base_pass", "sh/base_syntax", "sh/exec_true",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(HARMLESS))
+def test_the_corpus_s_tampering_is_seen(name, shared):
+    item = next(k for k in known.hostile(shared) if k.name == name)
+    verdict = judged(usable(item.job.language), item.job)
+    assert verdict.status in item.expected, verdict
+
+
+# Wrong programs (all subtract instead of adding) and ways to have them pass anyway.
+ATTACKS = {
+    "cpp": [
+        "}\nstruct Out { ~Out() { _exit(0); } } out;\nvoid nothing() {\n",
+        "}\n#define main main_()\\\n{return 0;}\\\nint real_main\nvoid nothing() {\n",
+        '}\nextern "C" void __assert_fail(const char*, const char*, unsigned, const char*) noexcept { throw 1; }\nvoid nothing() {\n',
+        "}\n__attribute__((constructor)) void early() { quick_exit(0); }\nvoid nothing() {\n",
+    ],
+    "js": [
+        "}\nprocess.exitCode = 0; process.on('uncaughtException', () => {});\n",
+        "}\nreturn;\n",
+        "}\nprocess.kill(process.pid, 0); process.reallyExit(0);\n",
+        "}\nconst Module = require('module'); const load = Module._load; Module._load = (n, ...r) => n.includes('assert') ? new Proxy(() => {}, {get: () => () => {}}) : load(n, ...r);\n",
+        "}\nprocess.emit('beforeExit', 0); process.removeAllListeners(); process.on('exit', () => process.reallyExit(0));\n",
+    ],
+    "java": [
+        "        Thread.setDefaultUncaughtExceptionHandler((t, e) -> Runtime.getRuntime().halt(0)); return a - b;\n",
+        "        Problem.class.getClassLoader().setDefaultAssertionStatus(false); System.exit(0); return 0;\n",
+    ],
+    "php": [
+        "    return 0;\n}\nfunction nothing() {}\n__halt_compiler();\n",
+        "    return 0;\n}\nob_start(function ($b) { return ''; }); exit;\n",
+        "    return 0;\n}\nset_error_handler(fn() => true); register_shutdown_function(fn() => posix_kill(getmypid(), 9));\n",
+    ],
+    "sh": [
+        "    echo 0\n}\ntrap 'exit 0' EXIT\nnothing() {\n    :\n",
+        "    echo 0\n}\nexec bash -c 'exit 0'\nnothing() {\n    :\n",
+        "    echo 0\n}\nshopt -s expand_aliases; alias run_test=true\nnothing() {\n    :\n",
+        "    echo 0\n}\nexit() { :; }\nset() { :; }\nnothing() {\n    :\n",
+    ],
+    "rs": [
+        "    a - b\n}\nmacro_rules! assert_eq { ($($t:tt)*) => { std::process::exit(0) } }\nfn nothing() {\n",
+        "    std::panic::set_hook(Box::new(|_| std::process::exit(0))); a - b\n",
+    ],
+    "cs": ["        System.Diagnostics.Process.GetCurrentProcess().Kill(); return 0;\n", "        System.Environment.Exit(0); return 0;\n"],
+    "rb": [
+        "  x - y\nend\nat_exit { exit!(0) }\n",
+        "  x - y\nend\nclass Integer\n  def ==(other) = true\nend\n",
+        "  x - y\nend\nmodule Kernel\n  def exit!(*) = nil\nend\n",
+    ],
+    "pl": ["    return 0;\n}\nBEGIN { $SIG{__DIE__} = sub { CORE::exit(0) }; }\nCORE::exit(0);\n", "    return 0;\n}\nsub nothing {\n}\n__DATA__\n"],
+    "lua": ["  return x - y\nend\nos.exit = function() end\n", "  return x - y\nend\nerror = function() end assert = function(x) return x end os.exit(true)\n"],
+    "go": ["    defer os.Exit(0)\n    return 0\n}\n", "    return 0\n}\nfunc init() { go func() { for { } }(); os.Exit(0) }\n"],
+    "r": ["    x - y\n}\nisTRUE <- function(x) TRUE\n", "    x - y\n}\nall.equal <- function(...) TRUE\n", "    x - y\n}\n.Last <- function() quit(status = 0)\noptions(error = quote(quit(status = 0)))\n"],
+    "ml": ["  Stdlib.exit 0\n", "  x - y\nlet () = at_exit (fun () -> Unix._exit 0)\n"],
+    "ex": ["    x - y\n  end\nend\nSystem.at_exit(fn _ -> System.halt(0) end)\nSystem.halt(0)\n"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "number"), [(code, i) for code, attacks in ATTACKS.items() for i in range(len(attacks))]
+)
+def test_no_attack_makes_a_wrong_program_pass(code, number):
+    """Variations on the corpus: whatever they do to assertions, exits and handlers, `OK` does not come of it."""
+    toolchain = usable(code)
+    honest = next(t for t in toolchain.selftests if t.status == "OK")
+    wrong = next(t for t in toolchain.selftests if t.status == "Exception")
+    attack = ATTACKS[code][number]
+    body = attack if attack.startswith(("    ", "  ", "        ")) else wrong.completion.removesuffix("}\n") + attack
+    verdict = judged(toolchain, Job(code, honest.prompt, body, honest.tests))
+    assert verdict.passed is False, verdict

@@ -148,3 +148,28 @@ def test_the_digest_follows_the_file(tmp_path):
     before = toolchains.parse(path).digest
     path.write_text(MINE + "\n# another word\n")
     assert toolchains.parse(path).digest != before
+
+
+def test_the_container_holds_every_package_that_a_language_asks_for():
+    words = set((toolchains.folder() / "Containerfile").read_text().split())
+    for toolchain in ALL.values():
+        for package in [*toolchain.install.get("apt", []), *toolchain.install.get("npm", [])]:
+            assert package in words, f"{toolchain.id} needs {package}"
+
+
+def test_the_readme_s_example_is_a_language(tmp_path):
+    text = (toolchains.folder() / "README.md").read_text()
+    example = text.split("```toml\n")[1].split("```")[0]
+    # Tables that are only named there have nothing in them yet.
+    for only_named in ("[prepare]", "[batch]", "[rerun]"):
+        example = "\n".join(line for line in example.splitlines() if not line.startswith(only_named))
+    example = example.split("[[compile]]")[0] + "[run]" + example.split("[run]", 1)[1]
+    (tmp_path / "awk.toml").write_text(example)
+    toolchain = toolchains.load("mawk", [tmp_path])
+    assert [t.status for t in toolchain.selftests] == ["OK"]
+    if toolchain.missing():
+        pytest.skip("no mawk")
+    test = toolchain.selftests[0]
+    with PlainBox() as box:
+        verdict = recipes.judge(toolchain, Job("awk", test.prompt, test.completion, test.tests), box)
+    assert verdict.status == "OK", verdict
