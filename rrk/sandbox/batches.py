@@ -31,9 +31,9 @@ NewBox = Callable[[], AbstractContextManager[Box]]
 
 
 def prepare(toolchain: Toolchain, box: Box) -> Path | None:
-    """Build what the language wants prepared, unless it is there; None if it wants nothing. The box must be a fresh one."""
+    """Build what the language wants prepared, unless it is there. None if it wants nothing or lacks the means; a fresh box."""
     wanted, folder = toolchain.prepare, toolchain.cache_folder()
-    if wanted is None or toolchain.missing():
+    if wanted is None or toolchain.missing() or not toolchain.usable(wanted):
         return None
     if toolchain.prepared():
         return folder
@@ -51,16 +51,16 @@ def prepare(toolchain: Toolchain, box: Box) -> Path | None:
         RunSpec(["/bin/tar", "cf", "-", *wanted.keep], limits=Limits(60, 242, 2048, 1024, output_kb=1 << 20))
     )
     members = _members(outcome)
-    if missing := set(wanted.keep) - set(members):
-        raise RrkError(f"{toolchain.source.name}: preparing {toolchain.title} left no {', '.join(sorted(missing))}")
+    if missing := [name for name in wanted.keep if not any(m == name or m.startswith(name + "/") for m in members)]:
+        raise RrkError(f"{toolchain.source.name}: preparing {toolchain.title} left no {', '.join(missing)}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Complete or absent: written beside, then renamed. Somebody else may have been faster; theirs is as good.
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".fresh-"))
     try:
-        for name in wanted.keep:
+        for name, data in members.items():
             path = fresh / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(members[name])
+            path.write_bytes(data)
         fresh.chmod(0o755)  # a box may run as another user
         try:
             os.rename(fresh, folder)

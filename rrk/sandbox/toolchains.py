@@ -127,7 +127,8 @@ class Prepare:
 
     steps: tuple[Step, ...]
     files: Mapping[str, str]
-    keep: tuple[str, ...]
+    keep: tuple[str, ...]  # files and folders
+    needs: tuple[str, ...]  # optional tools and files without which nothing is prepared
 
 
 @dataclass(frozen=True)
@@ -210,9 +211,9 @@ class Toolchain:
         """True if there is something to prepare and it is there, whole."""
         return self.prepare is not None and all_there(self.cache_folder(), self.prepare.keep)
 
-    def usable(self, mode: Mode) -> bool:
-        """True if this machine has what the mode needs beyond the language's own tools."""
-        for need in mode.needs:
+    def usable(self, part: Mode | Prepare) -> bool:
+        """True if this machine has what a mode or a preparation needs beyond the language's own tools."""
+        for need in part.needs:
             if need == "prepared":
                 if not self.prepared():
                     return False
@@ -230,8 +231,8 @@ class Toolchain:
 
 
 def all_there(folder: Path, names: Iterable[str]) -> bool:
-    """True if the folder holds every one of these files."""
-    return builtins.all((folder / name).is_file() for name in names)
+    """True if the folder holds every one of these files and folders."""
+    return builtins.all((folder / name).exists() for name in names)
 
 
 def folder() -> Path:
@@ -451,9 +452,9 @@ class _Reader:
     def prepare(self, table: dict[str, Any]) -> Prepare:
         base = Limits(120, 482, 4096, 1024, 128, 256, 64, 1024)
         steps = tuple(self.step(s, base, f"prepare.step[{i}]") for i, s in enumerate(_listed(table.get("step", []))))
-        return Prepare(
-            steps, self.get(table, "files", dict, {}, "prepare."), self.words(table.get("keep"), "prepare.keep")
-        )
+        files = self.get(table, "files", dict, {}, "prepare.")
+        needs = tuple(self.get(table, "needs", list, [], "prepare."))
+        return Prepare(steps, files, self.words(table.get("keep"), "prepare.keep"), needs)
 
     def batch(self, table: dict[str, Any]) -> Batch:
         base = Limits(120, 482, 4096, 512, 512, 256, 64, 65536)
@@ -514,7 +515,10 @@ def _find(name: str, spec: Mapping[str, Any]) -> Tool:
     if via := spec.get("via"):
         out = _ask([path, *via])
         real = str(spec.get("path", "{out}")).replace("{out}", out.strip().splitlines()[-1] if out.strip() else "")
-        path = real if os.access(real, os.X_OK) else path
+        if os.access(real, os.X_OK):
+            path = real
+        elif optional:
+            return Tool(name, None, None, optional, f"no {real}")
     for candidate in spec.get("prefer", []):
         better = _glob(os.path.join(os.path.dirname(os.path.realpath(path)), candidate))
         if better and os.access(better, os.X_OK):
