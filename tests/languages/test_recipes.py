@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -28,12 +29,31 @@ def judged(toolchain, job):
         return recipes.judge(toolchain, job, box)
 
 
+@pytest.fixture(scope="module")
+def self_test_verdicts():
+    """Verdicts on all self tests, two at a time: most of their time is compilers and time limits."""
+    with ThreadPoolExecutor(2) as pool:
+        # A program that must time out need not take the whole limit to do so.
+        jobs = {
+            (code, test.name): Job(
+                code,
+                test.prompt,
+                test.completion,
+                test.tests,
+                test.entry_point,
+                timeout=1.0 if test.status == "Timeout" else None,
+            )
+            for code, toolchain in ALL.items()
+            if not toolchain.missing()
+            for test in toolchain.selftests
+        }
+        yield {key: pool.submit(judged, ALL[key[0]], job) for key, job in jobs.items()}
+
+
 @pytest.mark.parametrize(("code", "test"), CASES)
-def test_self_tests_get_their_verdicts(code, test):
-    toolchain = usable(code)
-    # A program that must time out need not take the whole limit to do so.
-    timeout = 1.0 if test.status == "Timeout" else None
-    verdict = judged(toolchain, Job(code, test.prompt, test.completion, test.tests, test.entry_point, timeout=timeout))
+def test_self_tests_get_their_verdicts(code, test, self_test_verdicts):
+    usable(code)
+    verdict = self_test_verdicts[code, test.name].result()
     assert verdict.status == test.status, verdict
     assert verdict.passed == (test.status == "OK")
     if verdict.passed:
