@@ -1,0 +1,40 @@
+"""The gold probe: does the pass rate follow the score? Held-out problems are sampled and really executed.
+
+A reranker's score that rises while this falls is over-optimisation; the trainer logs both and keeps the checkpoint where
+the probe was best. Executing is the caller's: `judge` takes (problem, completion) pairs and says which passed (None: could
+not be judged, and then it counts nowhere).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rrk import seeds
+from rrk.ppo.rollout import Reward, score
+from rrk.rows import Problem
+
+Judge = Callable[[Sequence[tuple[Problem, str]]], Sequence[bool | None]]
+
+
+@dataclass
+class Probe:
+    """Problems held out from training, and who judges them. Its seeds are the same at every call: paired curves."""
+
+    problems: Sequence[Problem]
+    judge: Judge
+
+    def measure(self, sampler, reward: Reward, samples: int, seed: int) -> dict[str, Any]:
+        """pass@1 and mean reranker score of fresh samples."""
+        streams = [[seeds.derive(seed, "probe", p.task_id, j) for j in range(samples)] for p in self.problems]
+        drawn = sampler([p.prompt for p in self.problems], streams, [p.stop_tokens for p in self.problems])
+        score(drawn, self.problems, reward)
+        flat = [(p, s) for p, own in zip(self.problems, drawn, strict=True) for s in own]
+        verdicts = self.judge([(p, s.text) for p, s in flat])
+        known = [v for v in verdicts if v is not None]
+        return {
+            "probe_pass@1": sum(known) / len(known) if known else None,
+            "probe_score": sum(s.score for _, s in flat) / len(flat),
+            "probe_unjudged": len(verdicts) - len(known),
+        }

@@ -1,0 +1,283 @@
+"""The PPO loop on a one-second world: what it learns, what it keeps, and that nothing interrupts it."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("accelerate")
+
+from rrk.errors import RrkError, Terminated, UsageError  # noqa: E402
+from rrk.ppo import checkpoint, loss  # noqa: E402
+from rrk.ppo.policy import Policy, collate, token_budget  # noqa: E402
+from rrk.ppo.probe import Probe  # noqa: E402
+from rrk.ppo.rollout import CacheSampler, Drawn, ScoreNormaliser, pick  # noqa: E402
+from rrk.ppo.trainer import Trainer, train_ppo  # noqa: E402
+from tests.conftest import ROOT, environment  # noqa: E402
+from tests.ppo.world import PROBLEMS, make_model, options, reward  # noqa: E402
+
+VARIANTS = {
+    "gae": {"advantage": "gae"},
+    "gae-separate": {"advantage": "gae", "value_head": "separate", "adaptive_kl": 1.0},
+    "rloo": {"advantage": "rloo"},
+    "gae-lora": {"advantage": "gae", "lora_r": 4},
+    "rloo-lora": {"advantage": "rloo", "lora_r": 4},
+}
+
+
+@pytest.fixture
+def sft(tmp_path):
+    torch.set_num_threads(1)
+    return make_model(tmp_path / "sft")
+
+
+def rows(folder):
+    return [
+        {k: v for k, v in json.loads(line).items() if k != "seconds"}
+        for line in (Path(folder) / "log.jsonl").read_text().splitlines()
+    ]
+
+
+def weights(folder):
+    return (Path(folder) / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_reward_rises(sft, tmp_path, variant):
+    lr = 2e-2 if "lora" in variant else 1e-2
+    train_ppo(PROBLEMS, sft, reward, tmp_path / "out", options(updates=20, lr=lr, **VARIANTS[variant]))
+    log = rows(tmp_path / "out")
+    assert log[-1]["score"] > log[0]["score"] + 0.8
+    assert log[-1]["kl"] > 0
+    assert log[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert not list((tmp_path / "out").glob("state-*"))
+    # An ordinary checkpoint, LoRA merged.
+    network, _ = Policy.load(tmp_path / "out")
+    assert type(network.model).__name__ == "LlamaForCausalLM"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_trainable_parameter_moves_and_no_frozen_one_does(sft, tmp_path, variant):
+    run = Trainer(PROBLEMS, sft, reward, tmp_path, options(**VARIANTS[variant]), None, {})
+    before = {n: p.detach().clone() for n, p in run.network.named_parameters()}
+    frozen = {n: p.clone() for n, p in run.reference.named_parameters()} if run.reference else {}
+    for _ in range(2):
+        run.step()
+    for name, parameter in run.network.named_parameters():
+        assert torch.equal(parameter, before[name]) != parameter.requires_grad, name
+    assert all(torch.equal(p, frozen[n]) for n, p in (run.reference.named_parameters() if run.reference else ()))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_killed_at_a_random_moment_and_resumed_it_ends_in_the_same_bits(sft, tmp_path, variant):
+    chosen = json.dumps(VARIANTS[variant] | {"updates": 6, "save_every": random.choice([1, 2])})
+    command = [sys.executable, "-m", "tests.ppo.world"]
+    run = {"cwd": ROOT, "env": environment(), "check": True, "timeout": 120}
+    subprocess.run([*command, str(tmp_path / "whole"), chosen], **run)
+    child = subprocess.Popen([*command, str(tmp_path / "cut"), chosen, "--slow"], cwd=ROOT, env=environment())
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "cut").glob("state-*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.6))
+    child.kill()
+    assert child.wait() == -signal.SIGKILL
+    assert not (tmp_path / "cut" / "rrk.json").exists()
+    subprocess.run([*command, str(tmp_path / "cut"), chosen, "--resume"], **run)
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+
+
+def test_asked_to_stop_it_saves_after_the_update_and_goes_on_from_there(sft, tmp_path):
+    given = options(save_every=100)
+    with pytest.raises(Terminated):
+        train_ppo(PROBLEMS, sft, reward, tmp_path / "cut", given, should_stop=lambda: True)
+    assert len(rows(tmp_path / "cut")) == 1
+    with pytest.raises(UsageError, match="--resume"):
+        train_ppo(PROBLEMS, sft, reward, tmp_path / "cut", given)
+    with pytest.raises(UsageError, match="lr"):
+        train_ppo(PROBLEMS, sft, reward, tmp_path / "cut", options(save_every=100, lr=1e-5), resume=True)
+    train_ppo(PROBLEMS, sft, reward, tmp_path / "cut", given, resume=True)
+    train_ppo(PROBLEMS, sft, reward, tmp_path / "whole", given)
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+
+
+def test_a_failed_save_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 1, {"update": 1})
+
+    def full(state, stream):
+        stream.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(RrkError, match="No space left"):
+        checkpoint.save(tmp_path, 2, {"update": 2})
+    assert checkpoint.load(tmp_path) == {"update": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["state-000001"]
+
+
+@pytest.mark.parametrize("variant", ["gae", "rloo-lora"])
+def test_two_processes_give_the_loss_of_one(sft, tmp_path, variant):
+    chosen = json.dumps(VARIANTS[variant] | {"updates": 2})
+    module = ["-m", "tests.ppo.world"]
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]
+    launch += ["--main_process_port", str(random.randint(20000, 60000))]
+    run = {"cwd": ROOT, "env": environment(), "check": True, "timeout": 120}
+    subprocess.run([sys.executable, *module, str(tmp_path / "one"), chosen], **run)
+    subprocess.run([sys.executable, *launch, *module, str(tmp_path / "two"), chosen], **run)
+    one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
+    assert one[0]["first_loss"] == pytest.approx(two[0]["first_loss"], abs=1e-5)
+    for name in ("policy_loss", "value_loss", "entropy", "score", "kl"):
+        assert one[0][name] == pytest.approx(two[0][name], abs=1e-5), name
+    assert one[1]["first_loss"] == pytest.approx(two[1]["first_loss"], abs=1e-3)
+
+
+def test_the_probe_keeps_the_best_checkpoint_and_stops_the_run(sft, tmp_path):
+    """A judge that hates the letter the reward wants: score up, pass rate down, and the start is what is kept."""
+    probe = Probe(PROBLEMS[:2], lambda programs: [text.count("a") < 2 for _, text in programs])
+    given = options(updates=30, lr=1e-2, probe_every=2, probe_samples=16, probe_patience=3, missing_eos_penalty=0)
+    figures = train_ppo(PROBLEMS, sft, reward, tmp_path / "out", given, probe)
+    probed = [r for r in rows(tmp_path / "out") if "probe_pass@1" in r]
+    assert figures["stopped"] == "3 probes without a new best"
+    assert probed[-1]["probe_score"] > probed[0]["probe_score"]
+    assert probed[-1]["probe_pass@1"] < max(r["probe_pass@1"] for r in probed)
+    best = max(probed, key=lambda r: r["probe_pass@1"])
+    assert figures["kept_update"] == best["update"]
+    network, tokenizer = Policy.load(tmp_path / "out")
+    again = probe.measure(CacheSampler(network, tokenizer, 1.0, given.max_tokens), reward, 16, given.seed)
+    assert again["probe_pass@1"] == best["probe_pass@1"]
+
+
+def test_cached_sampling_draws_what_full_passes_predict_whatever_the_batch(sft):
+    network, tokenizer = Policy.load(sft)
+    sampler = CacheSampler(network, tokenizer, 0.8, 8)
+    together = sampler([p.prompt for p in PROBLEMS], [[10 * i + j for j in range(5)] for i in range(4)])
+    alone = sampler([PROBLEMS[2].prompt], [[23]])[0][0]
+    assert together[2][3] == alone
+    assert {d.finish for group in together for d in group} == {"eos", "length"}
+    for group in together:
+        for d in group:
+            uniform = torch.Generator().manual_seed(10 * together.index(group) + group.index(d))
+            for t, token in enumerate(d.ids):
+                logits = network.model(torch.tensor([d.prompt + d.ids[:t]])).logits[0, -1]
+                cdf = (logits / 0.8).softmax(-1).cumsum(-1)
+                assert token == int((cdf <= torch.rand((), generator=uniform)).sum())
+            assert (d.ids[-1] == 0) == (d.finish == "eos")
+
+
+def test_greedy_sampling_equals_generate_token_for_token(sft):
+    network, tokenizer = Policy.load(sft)
+    drawn = CacheSampler(network, tokenizer, 0.0, 8)([p.prompt for p in PROBLEMS], [[0]] * 4)
+    for (d,) in drawn:
+        want = network.model.generate(
+            torch.tensor([d.prompt]), attention_mask=torch.ones(1, len(d.prompt)), max_new_tokens=8, do_sample=False
+        )
+        assert d.ids == want[0, len(d.prompt) :].tolist()
+
+
+def test_a_stop_string_ends_a_program_and_is_not_part_of_it(sft):
+    network, tokenizer = Policy.load(sft)
+    (group,) = CacheSampler(network, tokenizer, 1.0, 40, ["b"])(["ab"], [list(range(20))])
+    stopped = [d for d in group if d.finish == "stop"]
+    assert stopped
+    for d in stopped:
+        assert "b" not in d.text
+        assert tokenizer.decode(d.ids[-1:]) == "b"
+
+
+def test_the_pass_over_drawn_tokens_equals_one_row_at_a_time_without_padding(sft):
+    """Different prompts, an empty program, and eos = pad inside a row."""
+    network, _ = Policy.load(sft)
+    prompts, ids = [[1, 2], [3], [1, 0, 2, 2]], [[4, 0], [], [5, 6, 7, 0]]
+    torch.nn.init.normal_(network.value_head.weight)
+    batch = collate(prompts, ids, "cpu")
+    logits, values = network(batch)
+    at = 0
+    for p, c in zip(prompts, ids, strict=True):
+        if not c:
+            continue
+        alone, value = network(collate([p], [c], "cpu"))
+        full = network.model(torch.tensor([p + c])).logits[0, len(p) - 1 : -1]
+        torch.testing.assert_close(logits[at : at + len(c)], alone, atol=1e-6, rtol=0)
+        torch.testing.assert_close(alone, full, atol=1e-6, rtol=0)
+        torch.testing.assert_close(values[at : at + len(c)], value, atol=1e-6, rtol=0)
+        at += len(c)
+    assert at == len(batch.drawn)
+
+
+def test_micro_batches_of_any_size_give_the_same_gradient(sft, tmp_path):
+    got = []
+    for budget in (1, 40, 100_000):
+        run = Trainer(PROBLEMS, sft, reward, tmp_path, options(advantage="gae", token_budget=budget, epochs=1), None, {})
+        run.step()
+        got.append(torch.cat([p.detach().flatten() for p in run.trained]))
+    torch.testing.assert_close(got[0], got[1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(got[0], got[2], atol=1e-5, rtol=0)
+
+
+def test_gradient_checkpointing_and_bf16_train(sft, tmp_path):
+    for n, more in enumerate(({"gradient_checkpointing": True}, {"bf16": True}, {"gradient_checkpointing": True, "lora_r": 2})):
+        train_ppo(PROBLEMS, sft, reward, tmp_path / str(n), options(updates=2, **more))
+    plain = tmp_path / "plain"
+    train_ppo(PROBLEMS, sft, reward, plain, options(updates=2))
+    assert rows(plain)[0]["first_loss"] == pytest.approx(rows(tmp_path / "0")[0]["first_loss"], abs=1e-6)
+
+
+def test_token_budget_covers_all_and_never_exceeds_itself_but_for_a_single_row():
+    lengths = [random.randint(1, 50) for _ in range(100)]
+    groups = token_budget(lengths, 120)
+    assert sorted(i for g in groups for i in g) == list(range(100))
+    assert all(len(g) == 1 or len(g) * max(lengths[i] for i in g) <= 120 for g in groups)
+
+
+def test_scores_are_normalised_by_the_first_batch_and_unfinished_programs_punished():
+    normal = ScoreNormaliser()
+    normal.fit([1.0, 3.0])
+    normal.fit([100.0])
+    assert normal(Drawn([1], [2], "", "eos", 3.0), 4, 3) == 1
+    assert normal(Drawn([1], [2], "", "stop", 300.0), 4, 3) == 4
+    assert normal(Drawn([1], [2], "", "length", 3.0), 4, 3) == -3
+    assert normal(Drawn([1], [2], "", "length", 3.0), 4, 0) == 1
+
+
+def test_prompts_come_once_an_epoch_and_depend_on_the_update_alone():
+    order = [i for update in range(4) for i in pick(4, 3, update, 0)]
+    assert [sorted(order[k : k + 4]) for k in (0, 4, 8)] == [[0, 1, 2, 3]] * 3
+    assert pick(4, 3, 2, 0) == order[6:9]
+    assert sorted(pick(2, 6, 0, 0)) == [0, 0, 0, 1, 1, 1]
+
+
+def test_old_log_probabilities_are_those_of_the_first_training_pass(sft, tmp_path):
+    """Ratios start at 1: before the first step the loss is the mean of whitened advantages and nothing is clipped."""
+    run = Trainer(PROBLEMS, sft, reward, tmp_path, options(epochs=1, minibatch=16, lr=0.0), None, {})
+    row = run.step()
+    assert row["clip_fraction"] == 0
+    assert row["policy_kl"] == pytest.approx(0, abs=1e-9)
+    assert row["policy_loss"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("more", [{"advantage": "td"}, {"samples": 1}, {"temperature": 0.0}, {"kl_estimator": "k2"}])
+def test_contradictory_options_are_refused(more):
+    with pytest.raises(UsageError):
+        options(**more).check()
+
+
+def test_kl_uses_the_reference_before_training(sft):
+    network, _ = Policy.load(sft, lora_r=2)
+    batch = collate([[1, 2]], [[3, 4]], "cpu")
+    for name, parameter in network.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    plain, _ = Policy.load(sft)
+    want = loss.token_logprobs(plain(batch)[0], batch.drawn)
+    with network.as_reference():
+        torch.testing.assert_close(loss.token_logprobs(network(batch)[0], batch.drawn), want)
+    assert not torch.allclose(loss.token_logprobs(network(batch)[0], batch.drawn), want)

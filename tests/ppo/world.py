@@ -1,0 +1,56 @@
+"""A world of one second: a 2-layer model over characters and a reward that counts letters. Also a program, run by tests
+that kill it or launch it twice:  python -m tests.ppo.world OUT JSON-OPTIONS [--resume] [--slow]"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from rrk.ppo.options import PpoOptions
+from rrk.ppo.trainer import train_ppo
+from rrk.rows import Problem
+
+PROBLEMS = [Problem(f"t/{i}", "py", prompt, "") for i, prompt in enumerate(["ab", "abcab", "c", "bbaacc"])]
+SMALL = {"updates": 4, "prompts_per_update": 4, "samples": 4, "minibatch": 8, "lr": 3e-3, "max_tokens": 6, "save_every": 1}
+
+
+def make_model(folder: Path, config=None) -> Path:
+    """A checkpoint with random weights; pad = eos, as many code models have it."""
+    torch.manual_seed(0)
+    vocabulary = {"<eos>": 0} | {c: i + 1 for i, c in enumerate("abcdefgh")}
+    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<eos>"))
+    raw.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<eos>", pad_token="<eos>")
+    config = config or LlamaConfig(
+        vocab_size=9, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, eos_token_id=0,
+        initializer_range=0.2,  # logits that vary, so that LoRA beside a frozen head has something to turn
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def reward(prompt, programs, language):
+    return [float(text.count("a")) for text in programs]
+
+
+def slow_reward(prompt, programs, language):
+    time.sleep(0.05)
+    return reward(prompt, programs, language)
+
+
+def options(**more) -> PpoOptions:
+    return PpoOptions(**{**SMALL, **more})
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    out, given, *flags = sys.argv[1:]
+    chosen = slow_reward if "--slow" in flags else reward
+    train_ppo(PROBLEMS, Path(out).parent / "sft", chosen, out, options(**json.loads(given)), resume="--resume" in flags)
