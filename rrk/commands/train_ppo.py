@@ -51,14 +51,20 @@ def train_ppo(
     ] = 3.0,
     temperature: Annotated[float, typer.Option(help="Of rollouts and, as it must be, of log-probabilities.")] = 1.0,
     max_tokens: Annotated[int, typer.Option(help="Longest program.")] = 256,
-    value_head: Annotated[str, typer.Option(help="On the policy's trunk, or separate: a critic with its own.")] = "trunk",
+    value_head: Annotated[
+        str, typer.Option(help="On the policy's trunk, or separate: a critic with its own.")
+    ] = "trunk",
     lora_r: Annotated[int, typer.Option(help="LoRA's rank, 0: train all weights. The result is merged.")] = 0,
     bf16: Annotated[bool, typer.Option("--bf16", help="bf16 autocast; weights stay float32.")] = False,
-    gradient_checkpointing: Annotated[bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")] = False,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")
+    ] = False,
     token_budget: Annotated[int, typer.Option(help="Tokens a micro-batch.")] = 8192,
     probe: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(metavar="FILE", help="Held-out problems with tests: sampled, executed; the best checkpoint is kept."),
+        typer.Option(
+            metavar="FILE", help="Held-out problems with tests: sampled, executed; the best checkpoint is kept."
+        ),
     ] = None,
     probe_every: Annotated[int, typer.Option(help="Updates between probes.")] = 5,
     probe_samples: Annotated[int, typer.Option(help="Programs a probe problem.")] = 4,

@@ -1,7 +1,7 @@
 """Checkpoints that are whole or absent: written to a temporary folder, flushed, renamed, then the old one removed.
 
-    save(out, update, state)      ->  out/state-000007/state.pt
-    load(out)                     ->  the newest whole state, or None
+save(out, update, state)      ->  out/state-000007/state.pt
+load(out)                     ->  the newest whole state, or None
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def save(out: Path, update: int, state: dict[str, Any]) -> Path:
         os.replace(temporary, target)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
         shutil.rmtree(temporary, ignore_errors=True)
-        raise RrkError(f"cannot save {target} ({error}); the last checkpoint is whole, --resume goes on there") from error
+        raise RrkError(
+            f"cannot save {target} ({error}); the last checkpoint is whole, --resume goes on there"
+        ) from error
     for old in _states(out):
         if old != target:
             shutil.rmtree(old, ignore_errors=True)

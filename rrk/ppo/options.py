@@ -65,6 +65,15 @@ class PpoOptions:
             raise UsageError("--advantage rloo compares samples of a prompt: give --samples 2 or more, or use gae")
         if self.temperature <= 0:
             raise UsageError("--temperature must be above 0: PPO learns from what varies")
-        for name in ("updates", "prompts_per_update", "samples", "epochs", "minibatch", "save_every", "probe_every", "max_tokens"):
+        for name in (
+            "updates",
+            "prompts_per_update",
+            "samples",
+            "epochs",
+            "minibatch",
+            "save_every",
+            "probe_every",
+            "max_tokens",
+        ):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least 1")

@@ -130,7 +130,9 @@ class Policy(nn.Module):
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
             theirs = self.causal(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[batch.keep]
         if not torch.allclose(ours, theirs.float(), atol=1e-2 if self.bf16 else 1e-4):
-            raise RrkError(f"{type(self.causal).__name__} transforms its logits after the head; train-ppo cannot use it")
+            raise RrkError(
+                f"{type(self.causal).__name__} transforms its logits after the head; train-ppo cannot use it"
+            )
 
 
 def without_dropout(model: nn.Module) -> None:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 import torch
 
 from rrk import seeds as streams
-from rrk.ppo.policy import Policy
+from rrk.ppo import loss
+from rrk.ppo.policy import Policy, collate, token_budget
 
 
 @dataclass
@@ -28,7 +29,9 @@ class Drawn:
     finish: str  # eos, stop, length
     score: float = 0.0  # the reranker's, raw
     problem: int = 0
-    logprobs: list[float] = field(default_factory=list)  # under the policy that drew it, recomputed by the training pass
+    logprobs: list[float] = field(
+        default_factory=list
+    )  # under the policy that drew it, recomputed by the training pass
     reference: list[float] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
 
@@ -129,6 +132,30 @@ def score(drawn: Sequence[Sequence[Drawn]], problems: Sequence, reward: Reward) 
             sample.score = float(scores[sample.text])
 
 
+@torch.no_grad()
+def annotate(
+    drawn: Sequence[Drawn], network: Policy, reference: Policy | None, temperature: float, budget: int, device
+) -> None:
+    """Old log-probabilities and values by the pass that trains (so ratios start at exactly 1), and the reference's."""
+    for group in token_budget([len(d.prompt) + len(d.ids) for d in drawn], budget):
+        rows = [drawn[i] for i in group]
+        batch = collate([d.prompt for d in rows], [d.ids for d in rows], device)
+        logits, values = network(batch)
+        logp = loss.token_logprobs(logits, batch.drawn, temperature).tolist()
+        if reference is not None:
+            logits, _ = reference(batch, values=False)
+        else:
+            with network.as_reference():
+                logits, _ = network(batch, values=False)
+        frozen = loss.token_logprobs(logits, batch.drawn, temperature).tolist()
+        at = 0
+        for d in rows:
+            end = at + len(d.ids)
+            d.logprobs, d.reference = logp[at:end], frozen[at:end]
+            d.values = values[at:end].tolist() if values is not None else []
+            at = end
+
+
 @dataclass
 class ScoreNormaliser:
     """(score - mean) / deviation of the first batch, frozen: later progress stays visible. Clamped, then the EOS penalty."""
@@ -148,3 +175,13 @@ class ScoreNormaliser:
         value = min(max((drawn.score - self.mean) / self.deviation, -clamp), clamp)
         # Stiennon et al. 2020: a program that never ended gets a fixed penalty whatever its score.
         return -penalty if drawn.finish == "length" and penalty > 0 else value
+
+
+def pad(rows: Sequence[Sequence[float]]) -> torch.Tensor:
+    """Rows of different lengths as one tensor, zeros behind."""
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean of numbers or truths; 0 of none."""
+    return sum(map(float, values)) / max(len(values), 1)

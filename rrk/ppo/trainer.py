@@ -27,7 +27,7 @@ from rrk.ppo import checkpoint, loss
 from rrk.ppo.options import PpoOptions
 from rrk.ppo.policy import Policy, collate, token_budget
 from rrk.ppo.probe import Probe
-from rrk.ppo.rollout import CacheSampler, Drawn, Reward, ScoreNormaliser, pick, score
+from rrk.ppo.rollout import CacheSampler, Drawn, Reward, ScoreNormaliser, annotate, mean, pad, pick, score
 from rrk.rows import Problem
 
 LOG = "log.jsonl"
@@ -79,7 +79,9 @@ class Trainer:
         self.probe, self.params = probe, params
         self.accelerator = Accelerator()
         if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-            raise UsageError("train-ppo samples from whole weights: launch it with MULTI_GPU or MULTI_CPU (and --lora-r)")
+            raise UsageError(
+                "train-ppo samples from whole weights: launch it with MULTI_GPU or MULTI_CPU (and --lora-r)"
+            )
         random.seed(options.seed)
         torch.manual_seed(seeds.derive(options.seed, "ppo", "weights"))
         o = options
@@ -189,9 +191,9 @@ class Trainer:
         o = self.options
         drawn = self._rollout()
         self.normaliser.fit([d.score for d in drawn])
-        mask = _pad([[1.0] * len(d.ids) for d in drawn]).bool()
-        old, ref = _pad([d.logprobs for d in drawn]), _pad([d.reference for d in drawn])
-        values = _pad([d.values or [0.0] * len(d.ids) for d in drawn])
+        mask = pad([[1.0] * len(d.ids) for d in drawn]).bool()
+        old, ref = pad([d.logprobs for d in drawn]), pad([d.reference for d in drawn])
+        values = pad([d.values or [0.0] * len(d.ids) for d in drawn])
         kl = loss.kl_estimate(old, ref, o.kl_estimator).masked_fill(~mask, 0.0)
         scores = torch.tensor([self.normaliser(d, o.score_clamp, o.missing_eos_penalty) for d in drawn])
         if o.advantage == "rloo":
@@ -199,7 +201,9 @@ class Trainer:
             advantages = loss.rloo(scores - self.kl.beta * kl.sum(-1), o.samples).unsqueeze(-1) * mask
             returns = torch.zeros_like(values)
         else:
-            advantages, returns = loss.gae(loss.token_rewards(scores, kl, mask, self.kl.beta), values, mask, o.gamma, o.lam)
+            advantages, returns = loss.gae(
+                loss.token_rewards(scores, kl, mask, self.kl.beta), values, mask, o.gamma, o.lam
+            )
         if o.whiten:
             advantages = loss.whiten(advantages, mask)
         figures = self._optimise(drawn, mask, old, values, advantages, returns)
@@ -210,12 +214,12 @@ class Trainer:
         self.update += 1
         return {
             "update": self.update,
-            "score": _mean([d.score for d in drawn]),
+            "score": mean([d.score for d in drawn]),
             "reward": float(scores.mean()),
             "kl": kl_sum,
             "beta": beta,
-            "length": _mean([len(d.ids) for d in drawn]),
-            "truncated": _mean([d.finish == "length" for d in drawn]),
+            "length": mean([len(d.ids) for d in drawn]),
+            "truncated": mean([d.finish == "length" for d in drawn]),
             "duplicates": 1 - len({(d.problem, d.text) for d in drawn}) / len(drawn),
             "explained_variance": loss.explained_variance(values, returns, mask) if o.advantage == "gae" else None,
             **figures,
@@ -236,34 +240,15 @@ class Trainer:
         for k, group in zip(mine, groups, strict=True):
             for d in group:
                 d.problem = chosen[k]
-        self._annotate(drawn)
+        annotate(drawn, self.network, self.reference, o.temperature, o.token_budget, self.device)
         if world == 1:
             return drawn
         from accelerate.utils import gather_object
 
-        everyone = gather_object([(k, j, d) for k, group in zip(mine, groups, strict=True) for j, d in enumerate(group)])
+        everyone = gather_object(
+            [(k, j, d) for k, group in zip(mine, groups, strict=True) for j, d in enumerate(group)]
+        )
         return [d for _, _, d in sorted(everyone, key=lambda item: item[:2])]
-
-    @torch.no_grad()
-    def _annotate(self, drawn: list[Drawn]) -> None:
-        """Old log-probabilities and values by the pass that trains (so ratios start at exactly 1), and the reference's."""
-        for group in token_budget([len(d.prompt) + len(d.ids) for d in drawn], self.options.token_budget):
-            rows = [drawn[i] for i in group]
-            batch = collate([d.prompt for d in rows], [d.ids for d in rows], self.device)
-            logits, values = self.network(batch)
-            logp = loss.token_logprobs(logits, batch.drawn, self.options.temperature).tolist()
-            if self.reference is not None:
-                logits, _ = self.reference(batch, values=False)
-            else:
-                with self.network.as_reference():
-                    logits, _ = self.network(batch, values=False)
-            reference = loss.token_logprobs(logits, batch.drawn, self.options.temperature).tolist()
-            at = 0
-            for d in rows:
-                end = at + len(d.ids)
-                d.logprobs, d.reference = logp[at:end], reference[at:end]
-                d.values = values[at:end].tolist() if values is not None else []
-                at = end
 
     def _optimise(self, drawn, mask, old, values, advantages, returns) -> dict[str, Any]:
         """Epochs over shuffled minibatches, each the exact sum of its micro-batches on all processes."""
@@ -277,7 +262,9 @@ class Trainer:
         steps, early = 0, False
         for epoch in range(o.epochs):
             order = torch.tensor(
-                random.Random(seeds.derive(o.seed, "minibatch", self.update, epoch)).sample(range(len(drawn)), len(drawn))
+                random.Random(seeds.derive(o.seed, "minibatch", self.update, epoch)).sample(
+                    range(len(drawn)), len(drawn)
+                )
             )
             parts = torch.tensor_split(order, max(1, len(drawn) // max(o.minibatch, world)))
             for part in parts:
@@ -373,7 +360,9 @@ class Trainer:
             os.replace(part, self.out / LOG)
 
     def _sum(self, sums: torch.Tensor) -> torch.Tensor:
-        return self.accelerator.reduce(sums.to(self.device), "sum").cpu() if self.accelerator.num_processes > 1 else sums
+        return (
+            self.accelerator.reduce(sums.to(self.device), "sum").cpu() if self.accelerator.num_processes > 1 else sums
+        )
 
     def _any(self, flag: bool) -> bool:
         """True on every process if it is true on one."""
@@ -393,16 +382,13 @@ class Trainer:
             model.save_pretrained(self.out)
             self.tokenizer.save_pretrained(self.out)
             manifest.write(
-                self.out, command="train-ppo", params=self.params, inputs=inputs, seed=self.options.seed, figures=figures
+                self.out,
+                command="train-ppo",
+                params=self.params,
+                inputs=inputs,
+                seed=self.options.seed,
+                figures=figures,
             )
             checkpoint.forget(self.out)
         self.accelerator.wait_for_everyone()
         return figures
-
-
-def _pad(rows: Sequence[Sequence[float]]) -> torch.Tensor:
-    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(map(float, values)) / max(len(values), 1)

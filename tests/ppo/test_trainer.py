@@ -216,7 +216,9 @@ def test_the_pass_over_drawn_tokens_equals_one_row_at_a_time_without_padding(sft
 def test_micro_batches_of_any_size_give_the_same_gradient(sft, tmp_path):
     got = []
     for budget in (1, 40, 100_000):
-        run = Trainer(PROBLEMS, sft, reward, tmp_path, options(advantage="gae", token_budget=budget, epochs=1), None, {})
+        run = Trainer(
+            PROBLEMS, sft, reward, tmp_path, options(advantage="gae", token_budget=budget, epochs=1), None, {}
+        )
         run.step()
         got.append(torch.cat([p.detach().flatten() for p in run.trained]))
     torch.testing.assert_close(got[0], got[1], atol=1e-5, rtol=0)
@@ -224,7 +226,9 @@ def test_micro_batches_of_any_size_give_the_same_gradient(sft, tmp_path):
 
 
 def test_gradient_checkpointing_and_bf16_train(sft, tmp_path):
-    for n, more in enumerate(({"gradient_checkpointing": True}, {"bf16": True}, {"gradient_checkpointing": True, "lora_r": 2})):
+    for n, more in enumerate(
+        ({"gradient_checkpointing": True}, {"bf16": True}, {"gradient_checkpointing": True, "lora_r": 2})
+    ):
         train_ppo(PROBLEMS, sft, reward, tmp_path / str(n), options(updates=2, **more))
     plain = tmp_path / "plain"
     train_ppo(PROBLEMS, sft, reward, plain, options(updates=2))

@@ -17,7 +17,15 @@ from rrk.ppo.trainer import train_ppo
 from rrk.rows import Problem
 
 PROBLEMS = [Problem(f"t/{i}", "py", prompt, "") for i, prompt in enumerate(["ab", "abcab", "c", "bbaacc"])]
-SMALL = {"updates": 4, "prompts_per_update": 4, "samples": 4, "minibatch": 8, "lr": 3e-3, "max_tokens": 6, "save_every": 1}
+SMALL = {
+    "updates": 4,
+    "prompts_per_update": 4,
+    "samples": 4,
+    "minibatch": 8,
+    "lr": 3e-3,
+    "max_tokens": 6,
+    "save_every": 1,
+}
 
 
 def make_model(folder: Path, config=None) -> Path:
@@ -28,7 +36,12 @@ def make_model(folder: Path, config=None) -> Path:
     raw.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<eos>", pad_token="<eos>")
     config = config or LlamaConfig(
-        vocab_size=9, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, eos_token_id=0,
+        vocab_size=9,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        eos_token_id=0,
         initializer_range=0.2,  # logits that vary, so that LoRA beside a frozen head has something to turn
     )
     LlamaForCausalLM(config).save_pretrained(folder)
