@@ -128,9 +128,7 @@ class SharedPrefix:
         tokens = tokens[self._filled(self.rows)].unsqueeze(-1)
         self.tail.length += 1
         with _attention(self.model):
-            out = self.model(
-                tokens, position_ids=positions, past_key_values=self.tail, use_cache=True, rrk_shared=self
-            )
+            out = self.model(tokens, position_ids=positions, past_key_values=self.tail, use_cache=True, rrk_shared=self)
         return out.logits[:, -1].float()
 
     def keep(self, rows: Tensor) -> None:

@@ -129,7 +129,9 @@ class Sampler:
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         token = 2 * config.num_hidden_layers * heads * size * next(self.model.parameters()).element_size()
         # Rows rarely all reach the limit; half of it is a fair guess, and what is too much is halved when it shows.
-        memory = MEMORY if self.device.type == "cpu" else torch.cuda.get_device_properties(self.device).total_memory // 4
+        memory = (
+            MEMORY if self.device.type == "cpu" else torch.cuda.get_device_properties(self.device).total_memory // 4
+        )
         return min(max(memory // (token * max(self.max_tokens // 2, 1)), 1), MOST_ROWS)
 
     def mixes(self, samples: int) -> bool:
