@@ -86,7 +86,7 @@ clean:
 
 ifdef WORLD
 $(WORLD) &: examples/tiny/world.py | $(READY)
-	$(RRK_PYTHON) examples/tiny/world.py --output $(D)/data --seed $(SEED)
+	$(RRK_PYTHON) examples/tiny/world.py --output $(D)/data --seed $(SEED) $(WORLD_ARGS)
 endif
 
 $(D)/sft/rrk.json: $(SFT) | $(READY)

@@ -68,7 +68,7 @@ ENDINGS = {
     "sum": Part(("the sum", "the total"), ("sum(a)",), ("sum(a) / len(a)", "len(a)"), 0.15, False),
     "count": Part(("how many there are", "the count"), ("len(a)",), ("sum(a)", "len(a) - 1"), 0.25, False),
     "max": Part(("the largest or 0", "the maximum, 0 if there is none"), ("max(a, default=0)", "max(a) if a else 0"), ("max(a)", "max(a + [0])"), 0.6, False),
-    "min": Part(("the smallest or 0", "the minimum, 0 if there is none"), ("min(a, default=0)", "min(a) if a else 0"), ("min(a)", "min(a + [0])"), 0.5, False),
+    "min": Part(("the smallest or 0", "the minimum, 0 if there is none"), ("min(a, default=0)", "min(a) if a else 0"), ("min(a)", "min(a or [1])"), 0.5, False),
     "list": Part(("the list", "what is left"), ("a",), ("a[0]", "set(a)"), 0.1, False),
     "occurrences": Part(("how often {k} occurs", "the occurrences of {k}"), ("a.count({k})",), ("len([x for x in a if x != {k}])", "a.index({k})"), 0.35),
 }  # fmt: skip
