@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 # C0 without tab and newline, DEL, C1, direction overrides and isolates, line separators, byte order mark, surrogates.
@@ -87,31 +87,34 @@ def side_by_side(left: str, right: str, language: str, titles: tuple[str, str]) 
     return True
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "", left: int = 1) -> None:
-    """Columns aligned; the first `left` to the left, numbers to the right."""
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "", words: Collection[int] = (0,)) -> None:
+    """Columns aligned: those in `words` to the left, numbers to the right."""
     cells = [[one_line("" if cell is None else str(cell)) for cell in row] for row in rows]
+    lines = [list(header), *cells]
     if not sys.stdout.isatty():
-        _plain("\n".join([*([visible(title)] if title else []), *_aligned([list(header), *cells], left)]))
+        _plain("\n".join([*([visible(title)] if title else []), *_aligned(lines, words)]))
         return
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(
-        box=box.SIMPLE_HEAD, title=Text(visible(title)) if title else None, title_justify="left", padding=(0, 1)
-    )
+    console = _console("auto")
+    if max(map(len, _aligned(lines, words))) + 2 * len(header) > console.width:
+        # An interval goes under its figure before a narrow terminal cuts both.
+        cells = [[cell.replace(" [", "\n[") for cell in row] for row in cells]
+    shown = Table(box=box.SIMPLE_HEAD, title=Text(visible(title)) if title else None, title_justify="left")
     for number, name in enumerate(header):
-        shown.add_column(Text(name), justify="left" if number < left else "right", no_wrap=number >= left)
+        shown.add_column(Text(name), justify="left" if number in words else "right")
     for row in cells:
         shown.add_row(*map(Text, row))
-    _console("auto").print(shown)
+    console.print(shown)
 
 
-def _aligned(lines: list[list[str]], left: int) -> list[str]:
+def _aligned(lines: list[list[str]], words: Collection[int]) -> list[str]:
     widths = [max(len(row[i]) for row in lines) for i in range(len(lines[0]))]
     return [
         "  ".join(
-            cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(w) if i in words else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in lines
     ]

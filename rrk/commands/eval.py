@@ -152,9 +152,9 @@ def eval_(
     if plot:
         plots.best_of_k([("", found)], plot)
     if html:
-        from rrk.evaluation import html as pages
+        from rrk.evaluation import webpage
 
-        note = pages.write(html, found, samples, " ".join(given))
+        note = webpage.write(html, found, samples, " ".join(given))
         if note and not quiet:
             print(f"rrk eval: {note}", file=sys.stderr)
     if fail_if_worse:

@@ -103,7 +103,8 @@ class Samples:
         return list((self.drawn or self.greedy).values())
 
     def greedy_run(self) -> list[Judged]:
-        return [p for p in self.greedy.values() if p.passed]
+        """The greedy run's judged problems, where there is one beside the drawn candidates."""
+        return [p for p in self.greedy.values() if p.passed] if self.drawn else []
 
     def _score(self, row: dict[str, Any], greedy: bool) -> float | None:
         there = "score" in row
