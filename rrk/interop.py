@@ -10,7 +10,8 @@
 | evalplus | samples (`task_id, solution`: whole programs); in also eval_results.json of EvalPlus 0.3 (lists with `plus_status`) |
 | multipl-e | a folder with a file a problem: NAME.json.gz (`completions`), NAME.results.json.gz (`results`) |
 | bigcode | generations.json: a list of whole programs a problem, in the order of the problems file |
-| trl | `prompt, chosen, rejected` (texts or messages): candidates with verdicts in, and pairs stay pairs; out `prompt, completion, label` |
+| trl | `prompt, chosen, rejected` (texts or messages): candidates with verdicts in (also `prompt, completion, label`); out: labelled |
+|     | completions of candidates, plain preferences of rrk's pairs |
 
 MultiPL-E's results hold the whole program with its tests; the completion is cut out of it by the prompt and tests that the
 same file has. What a format has no place for is left behind on the way out, so rows are the file to keep.
@@ -33,7 +34,7 @@ Problems = Mapping[str, rows.Problem]  # by task_id, in the order of their file
 
 
 def read(form: str, paths: Sequence[str], problems: Problems | None = None) -> Iterator[dict[str, Any]]:
-    """Candidate rows (pair rows for trl with pairs=...) of files in one format."""
+    """Candidate rows of files in one format; RrkError where a file is not of that format."""
     if form == "multipl-e":
         return _read_multipl_e(paths)
     if form == "bigcode":
@@ -269,8 +270,12 @@ def _read_bigcode(paths: Sequence[str], problems: Problems | None) -> Iterator[d
         # The harness takes the first problems where --limit was given.
         for problem, group in zip(problems.values(), value, strict=False):
             for number, program in enumerate(group):
-                row = {"task_id": problem.task_id, "language": problem.language, "prompt": problem.prompt}
-                row["completion_id"] = number
+                row = {
+                    "task_id": problem.task_id,
+                    "language": problem.language,
+                    "prompt": problem.prompt,
+                    "completion_id": number,
+                }
                 text = str(program)
                 if text.startswith(problem.prompt):
                     yield {**row, "completion": text[len(problem.prompt) :]}
@@ -297,8 +302,8 @@ def _write_bigcode(source: Iterable[dict[str, Any]], output: str, problems: Prob
 
 
 def _read_trl(paths: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Preferences become one passing and one failing candidate; labelled completions become one. Programs that come again
-    within a problem come once."""
+    """Preferences become one passing and one failing candidate, each once though it stands in several pairs; a labelled
+    completion becomes one."""
     count: dict[str, int] = {}
     seen: set[tuple[str, str, bool]] = set()
     for pair in jsonl.read(paths):
@@ -317,7 +322,7 @@ def _read_trl(paths: Sequence[str]) -> Iterator[dict[str, Any]]:
         )
         for side, passed in sides:
             text = _text(pair, side)
-            if (task, text, passed) in seen:
+            if side != "completion" and (task, text, passed) in seen:
                 continue
             seen.add((task, text, passed))
             count[task] = count.get(task, -1) + 1

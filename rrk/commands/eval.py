@@ -134,7 +134,7 @@ def eval_(
             plots.best_of_k(list(named.items()), plot)
         return
     samples = reports.Samples(keep=bool(html))
-    if len(given) == 1 and given[0] != jsonl.STDIN and not html and ledger.is_report(given[0]):
+    if len(given) == 1 and not html and ledger.is_report(given[0]):
         found = ledger.load(given[0])
     else:
         for row in jsonl.read(given):

@@ -23,7 +23,9 @@ _SHORT: tuple[str, ...] = (
 
 
 def is_report(path: str) -> bool:
-    """True if the file begins as a report does (its first key tells)."""
+    """True if the file begins as a report does (its first key tells). A pipe is rows: it cannot be looked at twice."""
+    if not Path(path).is_file():
+        return False
     with jsonl.open_binary(path) as stream:
         head = stream.read(64)
     return head.lstrip().startswith(b"{") and f'"{reports.KEY}"'.encode() in head
@@ -33,7 +35,7 @@ def load(
     path: str, *, ks: Sequence[int] | None = None, repeats: int = statistics.REPEATS, seed: int = 0
 ) -> dict[str, Any]:
     """The report in a file, or that of the candidate rows in it."""
-    if path != jsonl.STDIN and is_report(path):
+    if is_report(path):
         with jsonl.open_binary(path) as stream:
             try:
                 found = jsonl.loads(stream.read())

@@ -192,8 +192,9 @@ def _section(
     strata, clusters = [p.language for p in problems], [p.cluster for p in problems]
     columns: dict[Any, list[float]] = {"random": [sum(p.passed) / len(p.passed) for p in problems]}
     columns["oracle"] = [estimators.oracle(p.passed) for p in problems]
+    columns["pass", 1] = columns["random"]  # the formula gives the same but for the last bit
     for k in ks:
-        if k <= n:
+        if 1 < k <= n:
             columns["pass", k] = [float(estimators.pass_at_k(len(p.passed), sum(p.passed), k) or 0.0) for p in problems]
     if scored:
         columns["ranked"] = [estimators.ranked_pass_at_1(p.scores, p.passed) for p in problems]
