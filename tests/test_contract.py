@@ -63,7 +63,12 @@ def executable(folder: Path) -> tuple[list[str], list[dict]]:
     problems.write_bytes(
         encode(
             [
-                {"task_id": f"t/{p}", "language": "py", "prompt": f"def f{p}(x):\n", "tests": tests.format(1 + p % 3, p)}
+                {
+                    "task_id": f"t/{p}",
+                    "language": "py",
+                    "prompt": f"def f{p}(x):\n",
+                    "tests": tests.format(1 + p % 3, p),
+                }
                 for p in range(4)
             ]
         )

@@ -115,7 +115,7 @@ def execute(
     if sandbox in ENGINES:
         flags = {"--jobs": cores, "--timeout": timeout, "--memory": memory, "--repeat": repeat}
         flags |= {"--each-timeout": each_timeout if evidence else None}
-        work = Container(sandbox, flags, problems or [], evidence or [], sandboxes or [])
+        work: Container | _Work = Container(sandbox, flags, problems or [], evidence or [], sandboxes or [])
     else:
         work = _Work(
             known,

@@ -37,7 +37,8 @@ class Problems:
             earlier = same.get(problem.language)
             if earlier is not None and earlier.tests != problem.tests:
                 raise RowError(
-                    f"problem '{problem.task_id}' ({problem.language}) stands here a second time with other tests", rows.where(row)
+                    f"problem '{problem.task_id}' ({problem.language}) stands here a second time with other tests",
+                    rows.where(row),
                 )
             same[problem.language] = problem
 
@@ -52,7 +53,10 @@ class Problems:
         files = ", ".join(self._paths)
         known = self._found.get(task)
         if known is None:
-            raise RowError(f"no problem '{task}' in {files}; give the file that has it with -p (several are allowed)", rows.where(row))
+            raise RowError(
+                f"no problem '{task}' in {files}; give the file that has it with -p (several are allowed)",
+                rows.where(row),
+            )
         if row.get("language") is None:
             if len(known) == 1:
                 return next(iter(known.values()))
@@ -60,7 +64,8 @@ class Problems:
         language = rows.language_code(str(row["language"]))
         if language not in known:
             raise RowError(
-                f"no problem '{task}' in language '{language}' in {files} (it is there in {', '.join(sorted(known))})", rows.where(row)
+                f"no problem '{task}' in language '{language}' in {files} (it is there in {', '.join(sorted(known))})",
+                rows.where(row),
             )
         return known[language]
 

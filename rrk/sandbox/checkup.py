@@ -1,8 +1,8 @@
 """What works on this machine: the jail's layers, each language's tools, and each language's self tests in the real jail.
 
-    report = checkup(["py", "cpp"], jobs=4)       # no names: every language
-    report.works                                  # the jail and everything asked for by name, else at least Python
-    report.findings                               # a line each: level PASS, CAUTION or FAIL, what, detail, remedy
+report = checkup(["py", "cpp"], jobs=4)       # no names: every language
+report.works                                  # the jail and everything asked for by name, else at least Python
+report.findings                               # a line each: level PASS, CAUTION or FAIL, what, detail, remedy
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from rrk.errors import RrkError
 from rrk.sandbox import toolchains
-from rrk.sandbox.judge import Judge
+from rrk.sandbox.judge import Judge, real_lane
 from rrk.sandbox.toolchains import Toolchain
 from rrk.sandbox.verdict import TIMEOUT, Job
 
@@ -94,10 +94,8 @@ def _probe() -> Iterable[Any]:
 
 def _jail(lane: Callable[..., Any] | None) -> Finding:
     """Start a lane as `rrk execute` would."""
-    if lane is None:
-        from rrk.sandbox.lane import Lane as lane  # type: ignore[no-redef]
     try:
-        with lane(level="auto", mounts=[]) as started:
+        with (lane or real_lane)(level="auto", mounts=[]) as started:
             return Finding(PASS, "jail", "lane", str(started.layers))
     except RrkError as error:
         return Finding(FAIL, "jail", "lane", str(error), "or --sandbox podman|docker; --sandbox none is no protection")
@@ -127,7 +125,9 @@ def _languages(
             wrong, record = [], []
             for test in toolchain.selftests:
                 answer = next(verdicts)
-                record.append({"name": test.name, "expected": test.status, "status": answer.status, "time": answer.time})
+                record.append(
+                    {"name": test.name, "expected": test.status, "status": answer.status, "time": answer.time}
+                )
                 if answer.status != test.status:
                     said = answer.stderr.strip().splitlines()[-1:]
                     wrong.append(f"'{test.name}' is {answer.status} instead of {test.status} {''.join(said)}".strip())
@@ -141,5 +141,7 @@ def _languages(
             level = FAIL if wrong else CAUTION if optional else PASS
             remedy = toolchain.remedy() if optional and not wrong else ""
             if wrong:
-                remedy = "do not trust verdicts in this language here; another version of its tools may do: " + toolchain.remedy()
+                remedy = "do not trust verdicts in this language here"
+                if toolchain.tools:
+                    remedy += "; other versions of its tools may do: " + toolchain.remedy()
             yield Finding(level, "language", toolchain.id, detail, remedy, more)

@@ -41,7 +41,9 @@ class Container:
         self.figures: dict[str, Any] = {}
         path = shutil.which(engine)
         if path is None:
-            raise RrkError(f"--sandbox {engine}: no {engine} on PATH; install it, or use --sandbox auto (see rrk doctor)")
+            raise RrkError(
+                f"--sandbox {engine}: no {engine} on PATH; install it, or use --sandbox auto (see rrk doctor)"
+            )
         asked = subprocess.run([path, "image", "inspect", IMAGE], capture_output=True, check=False)
         if asked.returncode:
             said = asked.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
@@ -67,7 +69,9 @@ class Container:
 
     def __call__(self, items: Any) -> Iterator[list[dict[str, Any]]]:
         child = subprocess.Popen(self._argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        assert child.stdin and child.stdout and child.stderr
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
         errors: deque[str] = deque(maxlen=20)
         answers: deque[dict[str, Any]] = deque()
         changed = threading.Condition()
@@ -123,7 +127,9 @@ class Container:
                     yield [row]
                 if ended and sent:
                     threads[1].join(5)
-                    raise RrkError(f"--sandbox {self._engine}: {' '.join(errors) or 'ended early'} (exit {child.wait()})")
+                    raise RrkError(
+                        f"--sandbox {self._engine}: {' '.join(errors) or 'ended early'} (exit {child.wait()})"
+                    )
         finally:
             child.terminate()
             for stream in (child.stdin, child.stdout, child.stderr):

@@ -225,5 +225,3 @@ def burnt(lane: Any) -> float | None:
         # Something ended while we looked: the program is alive enough.
         return None
     return total / _TICK
-
-

@@ -55,7 +55,7 @@ _POLL = 0.02  # seconds between looks at a slow input
 class _Entry:
     """One distinct job on its way to a verdict."""
 
-    __slots__ = ("job", "tests", "reference", "key", "tries", "alone", "runs", "timeout", "verdict")
+    __slots__ = ("alone", "job", "key", "reference", "runs", "tests", "timeout", "tries", "verdict")
 
     def __init__(self, job: Job, tests: tuple[str, ...] | None, reference: str | None, key: str) -> None:
         self.job, self.tests, self.reference, self.key = job, tests, reference, key
@@ -415,11 +415,12 @@ class Judge:
             with self._lock:
                 self._mounts |= mounts
                 slot.mounts = self._mounts
-            start = self._new_lane or _real_lane
+            start = self._new_lane or real_lane
             slot.lane = start(level=self._level, mounts=sorted(slot.mounts))
 
 
-def _real_lane(level: str, mounts: Sequence[str]) -> Any:
+def real_lane(level: str, mounts: Sequence[str]) -> Any:
+    """A jailed process; RrkError with the remedy where this machine has none. Imported late: few need it."""
     from rrk.sandbox.lane import Lane
 
     return Lane(level=level, mounts=mounts)

@@ -1,6 +1,6 @@
 """A lane without a jail, for tests of the judge alone: verdicts are written in the program.
 
-    Job("py", "", "sleep 0.2; OK", "")    # directives, the last one the status; see `_obey`
+Job("py", "", "sleep 0.2; OK", "")    # directives, the last one the status; see `_obey`
 """
 
 from __future__ import annotations
