@@ -183,7 +183,7 @@ class _Work:
             def __next__(self):
                 row = next(items)
                 taken.append(row)
-                return known.job(row) if generated is None else (known.job(row), generated.tests(row))
+                return known.job(row) if generated is None else (generated.job(row), generated.tests(row))
 
         with Judge(**self._settings) as judge:
             stream = judge.judge(Jobs()) if generated is None else judge.evidence(Jobs(), self._each_s)
