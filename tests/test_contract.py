@@ -55,12 +55,44 @@ def candidates(problems: int = 4, each: int = 3) -> list[dict]:
     ]
 
 
+def executable(folder: Path) -> tuple[list[str], list[dict]]:
+    """A problems file, and candidates that sleep a little: several runs of each (--repeat) can be interrupted."""
+    rows = candidates()
+    problems = folder / "execute-problems.jsonl"
+    tests = "def check(candidate):\n    assert candidate(1) == {}\n\ncheck(f{})\n"
+    problems.write_bytes(
+        encode(
+            [
+                {
+                    "task_id": f"t/{p}",
+                    "language": "py",
+                    "prompt": f"def f{p}(x):\n",
+                    "tests": tests.format(1 + p % 3, p),
+                }
+                for p in range(4)
+            ]
+        )
+    )
+    for row in rows:
+        row["completion"] = f"    import time; time.sleep(0.03)\n{row['completion']}"
+    return ["-p", str(problems)], rows
+
+
 TOY = [sys.executable, "-m", "tests.toy_stage"]
 
 
 def cases(folder: Path) -> dict[str, Case]:
     """Every row stage, with its fixtures made in `folder`."""
+    problems, programs = executable(folder)
     return {
+        "execute": Case(
+            "execute",
+            [*rrk_command("execute"), *problems, "-j", "1"],
+            programs,
+            slow=["--repeat", "8"],
+            jobs=["-j", "3"],
+            changed=["--timeout", "9"],
+        ),
         "toy-row": Case(
             "toy-row",
             [*TOY, "row"],
@@ -81,7 +113,7 @@ def cases(folder: Path) -> dict[str, Case]:
     }
 
 
-NAMES = ["toy-row", "toy-problem"]
+NAMES = ["execute", "toy-row", "toy-problem"]
 
 
 @pytest.fixture(scope="module")
