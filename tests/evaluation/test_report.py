@@ -299,3 +299,13 @@ def test_real_candidates_give_the_known_rates(shared):
     assert built["random"]["mean"] == pytest.approx(0.221, abs=5e-4)
     assert built["oracle"]["mean"] == pytest.approx(0.738, abs=5e-4)
     assert built["pass@k"]["100"]["mean"] == built["oracle"]["mean"]
+
+
+def test_a_score_that_is_wrong_from_the_start_is_not_called_over_optimised():
+    rows = [{**row, "score": -float(row["passed"])} for row in overoptimised()]
+    built = build(rows)
+    assert built["falls"]["k"] == 1
+    said = " ".join(tables.remarks(built))
+    assert "prefers wrong programs" in said
+    assert "over-optimised" not in said
+    assert "worse than a random pick" in said
