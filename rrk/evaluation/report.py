@@ -198,8 +198,8 @@ def _section(
             columns["pass", k] = [float(estimators.pass_at_k(len(p.passed), sum(p.passed), k) or 0.0) for p in problems]
     if scored:
         columns["ranked"] = [estimators.ranked_pass_at_1(p.scores, p.passed) for p in problems]
-        for k in points:
-            columns["best", k] = [float(estimators.best_of_k(p.scores, p.passed, k) or 0.0) for p in problems]
+        curves = np.array([estimators.best_of_ks(p.scores, p.passed, points) for p in problems])
+        columns |= {("best", k): curves[:, i].tolist() for i, k in enumerate(points)}
     at = {name: i for i, name in enumerate(columns)}
     drawn = statistics.resample(list(columns.values()), strata, clusters, repeats=repeats, seed=seed)
 

@@ -144,9 +144,12 @@ def falling(falls: Mapping[str, Any]) -> str:
     """`best-of-k peaks at k=4 (.712) and falls to .514 at k=16: ...`."""
     sentence = f"best-of-k peaks at k={falls['k']} ({number(falls['peak'])}) and falls to {number(falls['end'])}"
     drop = f"drop {figure(falls['drop'])}"
+    sentence += f" at k={falls['n']}; {drop}: "
     if not falls["clear"]:
-        return f"{sentence} at k={falls['n']}; {drop}: within noise"
-    return f"{sentence} at k={falls['n']}; {drop}: the more it may choose from, the worse it chooses (over-optimised score)"
+        return sentence + "within noise"
+    if falls["k"] == 1:
+        return sentence + "at its top, the score prefers wrong programs"
+    return sentence + "the more it may choose from, the worse it chooses (over-optimised score)"
 
 
 def comparison(found: Mapping[str, Any], ours: str = "this", theirs: str = "against") -> Table:

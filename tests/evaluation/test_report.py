@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rrk.errors import RowError, UsageError
-from rrk.evaluation import ledger, report, statistics, tables
+from rrk.evaluation import estimators, ledger, report, statistics, tables
 
 
 def rows_of(seed=0, problems=6, n=5, languages=("py",), scored=True):
@@ -225,6 +225,45 @@ def test_several_values_are_resampled_as_each_alone():
         assert found.interval(i) == pytest.approx(table.interval(0.95, 300, 4))
 
 
+def test_a_resample_without_a_rare_stratum_is_averaged_over_the_others():
+    values = np.array([1.0, 1.0, 1.0, 0.0])
+    found = statistics.resample([values], ["a", "a", "a", "b"], None, repeats=200, seed=0)
+    table = statistics.Table.build(values, ["a", "a", "a", "b"])
+    assert found.draws[:, 0] == pytest.approx(table.resampled(200, 0))
+    assert {0.5, 1.0} <= set(found.draws[:, 0]) <= {0.0, 0.5, 1.0}
+
+
+def test_many_candidates_give_a_curve_of_points_with_every_k_asked_for():
+    built = build(rows_of(problems=3, n=90), ks=[1, 50, 89, 91])
+    points = [point["k"] for point in built["best_of_k"]]
+    assert {1, 50, 89, 90} <= set(points)
+    assert len(points) < 70
+    assert max(points) == 90
+    assert built["pass@k"]["91"] is None
+    rows = rows_of(problems=3, n=90)
+    expected = [
+        [estimators.best_of_k([r["score"] for r in g], [r["passed"] for r in g], k) for k in points]
+        for g in ([r for r in rows if r["task_id"] == f"HumanEval/{p}"] for p in range(3))
+    ]
+    assert [point["mean"] for point in built["best_of_k"]] == pytest.approx(np.mean(expected, axis=0))
+
+
+def test_each_round_is_compared_with_the_one_before():
+    rows = rows_of(4, problems=12)
+    worse = [{**row, "score": row["score"] - 2.0 * row["passed"]} for row in rows]
+    entries = [
+        ("0", build(rows)),
+        ("1", build(worse)),
+        ("2", build(rows)),
+        ("3", build([{**r, "task_id": "z"} for r in rows])),
+    ]
+    first, second, third, fourth = ledger.steps(entries, repeats=200)
+    assert first is None
+    assert second["ranked_pass@1"]["difference"] < 0
+    assert third["ranked_pass@1"]["difference"] == -second["ranked_pass@1"]["difference"]
+    assert fourth is None, "no problem in common"
+
+
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     rng = np.random.default_rng(1)
     hits = 0
@@ -260,3 +299,13 @@ def test_real_candidates_give_the_known_rates(shared):
     assert built["random"]["mean"] == pytest.approx(0.221, abs=5e-4)
     assert built["oracle"]["mean"] == pytest.approx(0.738, abs=5e-4)
     assert built["pass@k"]["100"]["mean"] == built["oracle"]["mean"]
+
+
+def test_a_score_that_is_wrong_from_the_start_is_not_called_over_optimised():
+    rows = [{**row, "score": -float(row["passed"])} for row in overoptimised()]
+    built = build(rows)
+    assert built["falls"]["k"] == 1
+    said = " ".join(tables.remarks(built))
+    assert "prefers wrong programs" in said
+    assert "over-optimised" not in said
+    assert "worse than a random pick" in said
