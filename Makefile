@@ -141,7 +141,7 @@ $(D)/$(1)/train-report.json: $(D)/$(1)/train-scored.jsonl
 
 $(D)/$(1)/report.json: $(D)/$(1)/test-scored.jsonl $(D)/$(1)/greedy.jsonl
 	$$(stale)
-	$(rrk) eval $$< --greedy $(D)/$(1)/greedy.jsonl --quiet --output $$@
+	$(rrk) eval $$< $(D)/$(1)/greedy.jsonl --quiet --output $$@
 endef
 
 # What round 0 mines from are random pairs; later rounds also take the wrong programs that the last reranker fell for.
@@ -170,7 +170,7 @@ $(D)/$(1)/test-scored-before.jsonl: $(D)/$(1)/test-verdicts.jsonl $(D)/$(2)/rera
 
 $(D)/$(1)/report-before.json: $(D)/$(1)/test-scored-before.jsonl $(D)/$(1)/greedy.jsonl
 	$$(stale)
-	$(rrk) eval $$< --greedy $(D)/$(1)/greedy.jsonl --quiet --output $$@
+	$(rrk) eval $$< $(D)/$(1)/greedy.jsonl --quiet --output $$@
 endef
 
 previous = $(shell echo $$(($(1) - 1)))
