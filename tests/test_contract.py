@@ -55,6 +55,7 @@ def candidates(problems: int = 4, each: int = 3) -> list[dict]:
     ]
 
 
+<<<<<<< HEAD
 def executable(folder: Path) -> tuple[list[str], list[dict]]:
     """A problems file, and candidates that sleep a little: several runs of each (--repeat) can be interrupted."""
     rows = candidates()
@@ -78,6 +79,9 @@ def executable(folder: Path) -> tuple[list[str], list[dict]]:
     return ["-p", str(problems)], rows
 
 
+=======
+SLOWLY = [sys.executable, "-m", "tests.slowly"]
+>>>>>>> rank
 TOY = [sys.executable, "-m", "tests.toy_stage"]
 
 
@@ -110,10 +114,46 @@ def cases(folder: Path) -> dict[str, Case]:
             jobs=["--jobs", "2"],
             changed=["--add", "5"],
         ),
+        "rerank": Case(
+            "rerank",
+            [*SLOWLY, "rerank", "--method", "majority"],
+            candidates(),
+            by_problem=True,
+            slow=["--slow", "0.4"],
+            changed=["--seed", "5"],
+            verb="rerank",
+        ),
+        "rerank-reward": Case(
+            "rerank-reward",
+            [*SLOWLY, "rerank", "-m", str(reranker(folder / "reranker"))],
+            candidates(),
+            by_problem=True,
+            slow=["--slow", "0.4"],
+            changed=["--seed", "5"],
+            verb="rerank",
+        ),
     }
 
 
+<<<<<<< HEAD
 NAMES = ["execute", "toy-row", "toy-problem"]
+=======
+def reranker(folder: Path) -> Path:
+    """A reranker with random weights, as `rrk train-reranker` leaves one."""
+    from rrk.reranking.record import Record, write
+    from rrk.reranking.render import Rendering
+    from rrk.reranking.scorer import Scorer
+    from tests.reranking import models
+
+    scorer = Scorer(models.network("llama"), models.tokenizer(), Rendering())
+    scorer.model.save_pretrained(folder)
+    scorer.tokenizer.save_pretrained(folder)
+    write(folder, Record(Rendering(), scorer.golden()))
+    return folder
+
+
+NAMES = ["toy-row", "toy-problem", "rerank", "rerank-reward"]
+>>>>>>> rank
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +164,7 @@ def all_cases(tmp_path_factory) -> dict[str, Case]:
 @pytest.fixture(params=NAMES)
 def case(request, all_cases) -> Case:
     found = all_cases[request.param]
-    found.verb = "toy" if found.name.startswith("toy") else found.name
+    found.verb = found.verb or ("toy" if found.name.startswith("toy") else found.name)
     return found
 
 

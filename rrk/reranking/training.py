@@ -126,7 +126,8 @@ def train(
     if not pairs:
         raise UsageError("no pairs to train on; `rrk mine` makes them from executed candidates")
     out = Path(out)
-    checkpoint = _begin(out, {**asdict(options), **(params or {})}, resume)
+    params = {**asdict(options), **(params or {})}
+    checkpoint = _begin(out, params, resume)
     model, tokenizer = network.load_base(base, options.seed)
     encoder = network.is_encoder(model.config)
     rendering = Rendering(
@@ -148,6 +149,9 @@ def train(
     weights = sum(p.numel() for p in model.parameters())
     lr = options.lr or next(rate for size, rate in DEFAULT_LR if weights <= size) * (10 if options.lora_r else 1)
     trainer = _trainer(model, tokenizer, examples, scorer, options, lr, out, dev, should_stop, on_step)
+    # Only now: a run that is refused must not ask for --resume.
+    out.mkdir(parents=True, exist_ok=True)
+    (out / RUN).write_bytes(jsonl.dumps(params))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if should_stop():
         return None
@@ -167,8 +171,6 @@ def _begin(out: Path, params: dict[str, Any], resume: bool) -> Path | None:
         if old != params:
             changed = sorted(k for k in {*old, *params} if old.get(k) != params.get(k))
             raise UsageError(f"{out} was begun with other parameters ({', '.join(changed)})")
-    out.mkdir(parents=True, exist_ok=True)
-    before.write_bytes(jsonl.dumps(params))
     # trainer_state.json is written last: a checkpoint without it was cut short.
     whole = [p for p in (out / CHECKPOINTS).glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
     return max(whole, key=lambda p: int(p.name.split("-")[1]), default=None)
@@ -209,7 +211,7 @@ def _trainer(
             return dataset
 
         def _set_signature_columns_if_needed(self):
-            self._signature_columns = ["ids", "first", "chosen", "rejected", "margin"]
+            self._signature_columns: Any = ["ids", "first", "chosen", "rejected", "margin"]
 
         def create_model_card(self, *_, **__):
             pass
@@ -297,7 +299,7 @@ def _trainer(
         seed=options.seed,
         data_seed=options.seed,
         save_strategy="steps",
-        save_total_limit=1,
+        save_total_limit=2,
         logging_steps=10,
         report_to="none",
         disable_tqdm=True,
