@@ -29,9 +29,9 @@ from typing import Any
 
 from rrk.errors import RrkError
 from rrk.sandbox import batches, calibration, recipes, toolchains
-from rrk.sandbox.box import Limits
 from rrk.sandbox.cache import Cache, rules
 from rrk.sandbox.fleet import Fleet, Slot
+from rrk.sandbox.lane import PYTHON, Lane
 from rrk.sandbox.toolchains import Toolchain
 from rrk.sandbox.verdict import (
     MEMORY_LIMIT,
@@ -43,7 +43,9 @@ from rrk.sandbox.verdict import (
     Verdict,
     verdict,
 )
+from rrk.sandbox.wire import Gone
 
+LOST = (OSError, EOFError, Gone)  # what a lane that ends in the middle of its work raises
 TRIES = 4  # the first and three more
 RECENT = 4096  # verdicts kept in memory for jobs that come again
 REFERENCE_FACTOR = 4.0  # times the CPU time of the problem's own solution
@@ -249,7 +251,7 @@ class Judge:
                 answer = slot.lane.evidence(limited, entry.tests, self._each_s)
             else:
                 answer = slot.lane.python(limited)
-        except (OSError, EOFError) as error:
+        except LOST as error:
             answer = _broken(error)
         self._settle(slot, entry, answer)
 
@@ -261,7 +263,7 @@ class Judge:
             else:
                 with slot.lane.box() as box:
                     answers = [recipes.judge(toolchain, self._limited(entries[0], toolchain), box)]
-        except (OSError, EOFError) as error:
+        except LOST as error:
             answers = [_broken(error) for _ in entries]
         for entry, answer in zip(entries, answers, strict=True):
             self._settle(slot, entry, answer)
@@ -362,7 +364,7 @@ class Judge:
                 self._lane(slot, frozenset(toolchain.mounts()))
                 with slot.lane.box() as box:
                     answer = recipes.judge(toolchain, job, box)
-        except (OSError, EOFError):
+        except LOST:
             slot.drop()
             return None
         seconds = answer.time if answer.passed else None
@@ -402,7 +404,7 @@ class Judge:
                             batches.prepare(toolchain, box)
                     except RrkError as error:
                         self.notes.append(str(error))
-                    except (OSError, EOFError) as error:
+                    except LOST as error:
                         self.notes.append(f"{toolchain.source.name}: preparing {toolchain.title} failed: {error}")
                         slot.drop()
         self._lane(slot, frozenset(toolchain.mounts()))
@@ -415,15 +417,7 @@ class Judge:
             with self._lock:
                 self._mounts |= mounts
                 slot.mounts = self._mounts
-            start = self._new_lane or real_lane
-            slot.lane = start(level=self._level, mounts=sorted(slot.mounts))
-
-
-def real_lane(level: str, mounts: Sequence[str]) -> Any:
-    """A jailed process; RrkError with the remedy where this machine has none. Imported late: few need it."""
-    from rrk.sandbox.lane import Lane
-
-    return Lane(level=level, mounts=mounts)
+            slot.lane = (self._new_lane or Lane)(level=self._level, mounts=sorted(slot.mounts))
 
 
 def _key(job: Job, tests: tuple[str, ...] | None) -> str:
@@ -440,7 +434,7 @@ def _key(job: Job, tests: tuple[str, ...] | None) -> str:
 
 def _own_timeout(toolchain: Toolchain) -> float:
     """The language's own limit on CPU seconds."""
-    return max((mode.run.limits.cpu_s for mode in toolchain.modes), default=Limits().cpu_s)
+    return max((mode.run.limits.cpu_s for mode in toolchain.modes), default=PYTHON.cpu_s)
 
 
 def _broken(error: Exception) -> Verdict:

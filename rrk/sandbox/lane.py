@@ -91,6 +91,11 @@ class Lane:
         """Whether the lane can no longer be used."""
         return self._cell.gone
 
+    @property
+    def pid(self) -> int:
+        """The cell's topmost process: below it is all that candidates start (the judge looks whether they sleep)."""
+        return self._cell.process.pid
+
     def close(self) -> None:
         """End the lane's processes and wait for them."""
         self._cell.end()
