@@ -340,7 +340,9 @@ class Judge:
     def _deserves_more(self, slot: Slot, entry: _Entry) -> bool:
         """True, and entry.timeout set, if the problem's own solution needs so long that the limit was unfair."""
         toolchain = self._toolchain(entry.job.language)
-        if entry.reference is None or entry.timeout or entry.job.timeout or not isinstance(toolchain, Toolchain):
+        if entry.reference is None or entry.tests is not None or entry.timeout or entry.job.timeout:
+            return False
+        if not isinstance(toolchain, Toolchain):
             return False
         seconds = self._reference_time(slot, entry, toolchain)
         had = self._limited(entry, toolchain).timeout or _own_timeout(toolchain)
