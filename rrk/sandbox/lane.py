@@ -35,6 +35,7 @@ from typing import Any
 from rrk.errors import RrkError
 from rrk.sandbox import wire
 from rrk.sandbox.box import Limits, Outcome, RunSpec
+from rrk.sandbox.probe import Layer, probe
 from rrk.sandbox.verdict import (
     EXCEPTION,
     MEMORY_LIMIT,
@@ -50,9 +51,10 @@ from rrk.sandbox.verdict import (
     verdict,
 )
 
+__all__ = ["Lane", "Layer", "probe"]
+
 PYTHON = Limits(cpu_s=3.0, wall_s=14.0, memory_mb=1024, files_mb=64, nproc=64, output_kb=4096)
 LEVELS = ("auto", "none")
-_START = "import os,socket,sys;sys.path.insert(0,sys.argv.pop());from rrk.sandbox.lane_main import main;main()"
 _FRAME = struct.Struct("<I")
 _PATIENCE = 10.0  # seconds that the tests' process may go on after its candidate has ended
 _numbers = itertools.count()
@@ -63,7 +65,7 @@ class Lane:
     """See the module's text. `mounts`: folders shown read-only beside the system's. Raises RrkError if no jail is possible.
 
     level "auto" takes namespaces and nothing less; "none" is rlimits only, for programs that are trusted. memory_mb is the
-    default of Python candidates. packages: folders of importable modules that Python candidates and tests may use.
+    default of Python candidates. cgroups=False does without a control group even where one could be made.
     """
 
     def __init__(
@@ -88,6 +90,11 @@ class Lane:
     def dead(self) -> bool:
         """Whether the lane can no longer be used."""
         return self._cell.gone
+
+    @property
+    def pid(self) -> int:
+        """The cell's topmost process: below it is all that candidates start (the judge looks whether they sleep)."""
+        return self._cell.process.pid
 
     def close(self) -> None:
         """End the lane's processes and wait for them."""
@@ -484,6 +491,7 @@ class JailedBox:
             timed_out=None if seen["memory"] else seen["timed_out"],
             out_of_memory=seen["memory"],
             output_limit=seen["flooded"],
+            overloaded=seen["overloaded"],
         )
         out.stdout, out.stderr, out.proof = seen["streams"]
         code = os.waitstatus_to_exitcode(seen["status"])
@@ -511,7 +519,7 @@ class _Process:
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=None,
+                stderr=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )

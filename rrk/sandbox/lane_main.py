@@ -45,7 +45,7 @@ def main() -> NoReturn:
             _unjailed(control, config)
         else:
             _keeper(control, config)
-    except wire.Gone:
+    except (wire.Gone, _Ended):
         pass
     except Exception as error:
         try:
@@ -59,7 +59,8 @@ def _keeper(control: socket.socket, config: dict[str, Any]) -> NoReturn:
     supervisor = os.pidfd_open(os.getppid())
     if os.getppid() != config["parent"]:
         os._exit(1)
-    group = Group.make(f"rrk-{config['group']}") if config["group"] and not config.get("no_group") else None
+    signal.signal(signal.SIGTERM, _ended)  # so that the group is removed then too
+    group = Group.make(f"rrk-{config['group']}") if config["group"] else None
     go_read, go_write = os.pipe()
     pid = jail.clone(jail.NAMESPACES)
     if pid == 0:
@@ -79,6 +80,8 @@ def _keeper(control: socket.socket, config: dict[str, Any]) -> NoReturn:
         poll.register(supervisor, select.POLLIN)
         poll.register(child, select.POLLIN)
         poll.poll()
+    except _Ended:
+        pass
     except OSError as error:
         try:
             with socket.socket(fileno=control_fd) as sock:
@@ -86,11 +89,20 @@ def _keeper(control: socket.socket, config: dict[str, Any]) -> NoReturn:
         except (OSError, wire.Gone):
             pass
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.kill(pid, _KILLED)
         os.waitpid(pid, 0)
         if group:
             group.remove()
     os._exit(0)
+
+
+class _Ended(BaseException):
+    """SIGTERM arrived: the supervisor wants the lane no more."""
+
+
+def _ended(*_: object) -> None:
+    raise _Ended
 
 
 def _process_1(control: socket.socket, config: dict[str, Any], group: Group | None, go: int) -> NoReturn:
@@ -99,6 +111,7 @@ def _process_1(control: socket.socket, config: dict[str, Any], group: Group | No
         if not other:
             os._exit(1)
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # process 1 hears no signal that it has no handler for
         layers = ["namespaces", "pivot_root"]
         if other == b"1":  # the jail's root is ours, and can reach every folder that is to be shown

@@ -195,10 +195,11 @@ class _Server:
             return in_process(self.space, json.loads(text))
         if letter == b"V":
             return self.evidence(json.loads(text))
-        if letter == b"B":  # the tests ended with this exception
-            if self.error is not None:
+        if letter == b"B":  # the tests ended; by the exception that came last, if the text says so
+            asked = json.loads(text)
+            if asked["show"] and self.error is not None:
                 _show(self.error)
-            return b"r", b"[]"
+            return b"r", json.dumps([disarmed(asked["used"])]).encode()
         return b"", b""
 
     def describe(self, name: str) -> Any:
@@ -244,11 +245,11 @@ class _Server:
             return b"e", _told(error, show=False)
         try:
             after = codec.Packer(self.other).dumps([args, named]) if before is not None else None
+            changed = after if after is not None and after != before else b"false"
             for index, value in enumerate(args):
                 if result is value and _type(value) in (list, dict, set):
-                    return b"r", codec.Packer(self.other).dumps([{"a": index}, after != before and [args, named]])
-            changed = [args, named] if after != before else False
-            return b"r", codec.Packer(self.other).dumps([result, changed])
+                    return b"r", b'[{"a":%d},%s]' % (index, changed)
+            return b"r", b"[%s,%s]" % (codec.Packer(self.other).dumps(result), changed)
         except codec.Decides as error:
             return b"t", str(error).encode()
         except codec.Uncrossable as error:
@@ -353,12 +354,15 @@ def in_process(space: dict[str, Any], wanted: dict[str, Any]) -> tuple[bytes, by
         pass
     except _Base:
         live = "assert"
+    return b"d", f"{wanted['secret']} {live or disarmed(used)}".encode()
+
+
+def disarmed(used: Any) -> str:
+    """What the program has changed to make tests in its own process pass: a builtin that they use, a trace function."""
     for name in used:
         if name in _BUILTINS and vars(builtins).get(name) is not _BUILTINS[name]:
-            live = f"builtins.{name}"
-    if sys.gettrace() is not None or sys.getprofile() is not None:
-        live = "trace"
-    return b"d", f"{wanted['secret']} {live}".encode()
+            return f"builtins.{name}"
+    return "trace" if sys.gettrace() is not None or sys.getprofile() is not None else ""
 
 
 def _judged(function: Any) -> Any:

@@ -20,7 +20,7 @@ import symtable
 import sys
 import types
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rrk.sandbox import codec, lane_python, wire
@@ -61,7 +61,7 @@ class Prepared:
     helpers: types.CodeType | None
     own: set[str]  # names that the prompt defines in full
     tame: bool
-    modules: set[str] = field(default_factory=set)
+    builtins: list[str]  # builtins that the tests use
 
 
 def prepare(prompt: str, tests: str, entry: str | None) -> Prepared:
@@ -74,7 +74,8 @@ def prepare(prompt: str, tests: str, entry: str | None) -> Prepared:
         name for name in used - defined if name in subjects or name not in own and not hasattr(builtins, name)
     )
     code = compile(tree, "<tests>", "exec", dont_inherit=True)
-    return Prepared(code, tests.splitlines(), needed, subjects, helpers, own, _tame(tree))
+    known = sorted(name for name in used - defined if hasattr(builtins, name))
+    return Prepared(code, tests.splitlines(), needed, subjects, helpers, own, _tame(tree), known)
 
 
 def _globals(table: symtable.SymbolTable) -> tuple[set[str], set[str]]:
@@ -502,11 +503,15 @@ def _failure(remote: Remote, prepared: Prepared | str, error: BaseException) -> 
             if 0 < number <= len(prepared.lines):
                 line = f'  File "<tests>", line {number}\n    {prepared.lines[number - 1].strip()}\n'
         trace = trace.tb_next
-    if error is remote.failed:
-        try:
-            remote.ask(b"B", b"")
-        except (Gone, Tampered):
-            return {"end": "gone"}
+    asked = {"show": error is remote.failed, "used": prepared.builtins if isinstance(prepared, Prepared) else []}
+    try:
+        # A program that disarmed what it took for its tests has not failed by accident.
+        if (changed := remote.value(*remote.ask(b"B", json.dumps(asked).encode()))) and changed[0]:
+            return {"end": "tampered", "text": f"control: {str(changed[0])[:80]}"}
+    except Gone:
+        return {"end": "gone"}
+    except BaseException:
+        return {"end": "tampered", "text": "forged"}
     try:
         said = str(error)[:1000]
     except Exception:
