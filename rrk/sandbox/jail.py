@@ -325,8 +325,11 @@ def become(uid: int) -> None:
         _capset(2**64 - 1, 2**64 - 1)
 
 
+_NO_CAPABILITIES = struct.pack("=Ii", 0x20080522, 0), bytes(24)
+
+
 def drop_capabilities() -> None:
-    _capset(0, 0)
+    _check(_libc.capset(*_NO_CAPABILITIES), "capset")
 
 
 def _capset(effective: int, permitted: int) -> None:

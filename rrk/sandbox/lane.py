@@ -57,6 +57,7 @@ PYTHON = Limits(cpu_s=3.0, wall_s=14.0, memory_mb=1024, files_mb=64, nproc=64, o
 LEVELS = ("auto", "none")
 _FRAME = struct.Struct("<I")
 _PATIENCE = 10.0  # seconds that the tests' process may go on after its candidate has ended
+_FAREWELL = 0.5  # seconds between a candidate's closed socket and its end
 _numbers = itertools.count()
 _starting = threading.Lock()
 
@@ -215,6 +216,10 @@ class Lane:
             if found is None:
                 waiting[tests.sock.fileno()] = "tests"
             ready = _poll(waiting, None if until is None else until - time.monotonic())
+            if not ready and seen is None:
+                self._cell.send({"op": "stop", "seq": seq})  # it has closed its socket, and lives
+                until = None
+                continue
             if not ready:
                 # The candidate is dead, and its tests still compute: with what it gave them.
                 tests.kill()
@@ -232,19 +237,21 @@ class Lane:
                     except wire.Gone as error:
                         tests.kill()
                         found = {"end": "error", "text": f"the tests' process ended: {error}"}
-                    if seen is None:
+                    if seen is None and found["end"] == "gone":
+                        until = time.monotonic() + _FAREWELL  # how it ended is what counts
+                    elif seen is None:
                         self._cell.send({"op": "stop", "seq": seq})
         if found["end"] == "fallback" and not (seen["timed_out"] or seen["memory"] or seen["flooded"]):
-            return self._in_process(job, limits)
+            return self._in_process(job, limits, strict=True)
         return self._classified(seen, found, "split")
 
-    def _in_process(self, job: Job, limits: Limits) -> Verdict:
+    def _in_process(self, job: Job, limits: Limits, strict: bool = False) -> Verdict:
         secret = secrets.token_hex(16)
         dialog = _Dialog(self, limits)
         answer = dialog.ask(b"P", _text(job.program))
         found = _loaded(answer)
         if found["end"] == "ok":
-            wanted = {"tests": job.tests, "secret": secret, "entry": job.entry_point}
+            wanted = {"tests": job.tests, "secret": secret, "entry": job.entry_point, "strict": strict}
             answer = dialog.ask(b"T", json.dumps(wanted).encode())
             if answer is not None and answer[0] == b"y":
                 # Tests that parse only behind the program.
@@ -392,6 +399,7 @@ class _Dialog:
         self.cell = lane._cell
         self.seq, self.talk = lane._begin(limits)
         self.seen: dict[str, Any] | None = None
+        self.closed = False
 
     def ask(self, letter: bytes, text: bytes) -> tuple[bytes, bytes] | None:
         try:
@@ -407,6 +415,7 @@ class _Dialog:
                     continue
                 data = data[self.talk.send(data, socket.MSG_DONTWAIT) :]
         except OSError:
+            self.closed = True
             return None
         return self.hear()
 
@@ -436,13 +445,15 @@ class _Dialog:
                 except OSError:
                     part = b""
                 if not part:
+                    self.closed = True
                     return None
                 data += part
         return data
 
     def end(self) -> dict[str, Any]:
         if self.seen is None:
-            self.cell.send({"op": "stop", "seq": self.seq})
+            if not (self.closed and _poll({self.cell.sock.fileno(): "cell"}, _FAREWELL)):
+                self.cell.send({"op": "stop", "seq": self.seq})
             self.seen = self.cell.receive_outcome()
         self.talk.close()
         return self.seen
