@@ -259,7 +259,9 @@ class Lane:
                 dialog = _Dialog(self, limits)
                 whole = job.program + "\n" + job.tests
                 found = _loaded(dialog.ask(b"P", _text(whole)))
-                answer = dialog.ask(b"T", json.dumps({**wanted, "tests": "pass"}).encode()) if found["end"] == "ok" else None
+                answer = (
+                    dialog.ask(b"T", json.dumps({**wanted, "tests": "pass"}).encode()) if found["end"] == "ok" else None
+                )
             if found["end"] == "ok":
                 found = _said(answer, secret)
         return self._classified(dialog.end(), found, "in_process")

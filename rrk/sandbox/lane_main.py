@@ -163,9 +163,9 @@ def _unjailed(control: socket.socket, config: dict[str, Any]) -> NoReturn:
     import shutil
     import tempfile
 
+    signal.signal(signal.SIGTERM, _ended)
     jail.prctl(jail.PR_SET_CHILD_SUBREAPER, 1)
     base = tempfile.mkdtemp(prefix="rrk-")
-    os.setsid()
     jail.BOX, jail.WORK = base + "/box", base + "/box/w"
     try:
         os.mkdir(jail.BOX)
@@ -177,8 +177,8 @@ def _unjailed(control: socket.socket, config: dict[str, Any]) -> NoReturn:
             lane_tests.serve(control)
         else:
             Cell(control, outputs, None, None, jailed=False).serve()
-    except wire.Gone:
-        pass
+    except (wire.Gone, _Ended):
+        sweep(jailed=False)
     finally:
         shutil.rmtree(base, ignore_errors=True)
     os._exit(0)
@@ -314,7 +314,7 @@ class Cell:
                     for number in (signal.SIGPIPE, signal.SIGXFSZ):
                         signal.signal(number, signal.SIG_DFL)
                     environment = {**ENVIRONMENT, "HOME": jail.WORK, **header["env"]}
-                    if not self.jailed:
+                    if not os.path.islink("/tmp"):
                         environment = {"TMPDIR": jail.BOX + "/tmp", **environment}
                     os.execvpe(header["argv"][0], header["argv"], environment)
                 except BaseException as error:
@@ -387,6 +387,8 @@ class Cell:
     def _child(self, limits: Limits, stdin: int, stdout: int, stderr: int) -> None:
         """In the child: everything that makes it a candidate but closing descriptors."""
         os.setsid()
+        if not self.jailed:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.chdir(jail.WORK)
         os.dup2(stdin, 0)
         os.dup2(stdout, 1)

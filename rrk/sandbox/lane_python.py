@@ -212,7 +212,11 @@ class _Server:
         if isinstance(value, types.ModuleType):
             return ["m", value.__name__]
         home = getattr(value, "__module__", None)
-        if isinstance(home, str) and home != "__main__" and getattr(value, "__name__", getattr(value, "_name", None)) == name:
+        if (
+            isinstance(home, str)
+            and home != "__main__"
+            and getattr(value, "__name__", getattr(value, "_name", None)) == name
+        ):
             return ["i", home]  # from HOME import NAME
         if isinstance(value, type):
             return ["c"]
@@ -285,7 +289,9 @@ class _Server:
                 subject, whole = _split_assert(text, wanted["entry"])
                 if subject is not None:
                     value = eval(subject, self.space)
-                    digest = hashlib.blake2b(_repr(value).encode("utf-8", "replace"), digest_size=6).hexdigest().encode()
+                    digest = (
+                        hashlib.blake2b(_repr(value).encode("utf-8", "replace"), digest_size=6).hexdigest().encode()
+                    )
                     self.space["__rrk_value__"] = value
                 _exec(whole, self.space)
                 passed = b"1"

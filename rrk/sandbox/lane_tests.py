@@ -143,7 +143,9 @@ def _helpers(prompt: str, subjects: set[str]) -> tuple[types.CodeType | None, se
 
 
 def _empty(node: ast.FunctionDef) -> bool:
-    return all(isinstance(n, ast.Pass | ast.Expr) and not isinstance(getattr(n, "value", None), ast.Call) for n in node.body)
+    return all(
+        isinstance(n, ast.Pass | ast.Expr) and not isinstance(getattr(n, "value", None), ast.Call) for n in node.body
+    )
 
 
 def _tame(tree: ast.Module) -> bool:
@@ -168,7 +170,6 @@ class Remote:
     def __init__(self, sock: socket.socket):
         self.sock = sock
         self.unpacker = codec.Unpacker(self._stand_in)
-        self.mentions_classes = False
         self.failed: BaseException | None = None  # the last exception that came from the program
 
     def ask(self, letter: bytes, text: bytes) -> tuple[bytes, bytes]:
@@ -300,12 +301,12 @@ class _Object:
         self._rrk = (remote, name, decides)
 
     def __eq__(self, other: object) -> bool:
-        remote, name, decides = self._rrk
-        if decides and not remote.mentions_classes:
-            raise Tampered("equality")
-        if decides or isinstance(other, _Object):
+        _, name, decides = self._rrk
+        if isinstance(other, _Object):
             raise Fallback(f"a {name} is compared")
-        return self is other
+        if decides:  # and nothing in the tests is of its class
+            raise Tampered("equality")
+        return False
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -320,9 +321,9 @@ class _Object:
 
 def _needs(attribute: str) -> Any:
     def method(self: _Object, *_: Any) -> Any:
-        remote, name, decides = self._rrk
+        _, name, decides = self._rrk
         if attribute in ("__lt__", "__le__", "__gt__", "__ge__", "__bool__", "__contains__", "__sub__", "__rsub__"):
-            if not remote.mentions_classes and decides:
+            if decides:
                 raise Tampered("equality")
         raise Fallback(f"{name}.{attribute}")
 
@@ -352,16 +353,13 @@ def _update(old: Any, new: Any) -> None:
         for a, b in zip(old, new, strict=True):
             _update(a, b)
     elif isinstance(old, dict):
-        if old.keys() == new.keys():
-            for key, a in old.items():
-                b = new[key]
-                if type(a) is type(b) and type(a) in (list, dict, set):
-                    _update(a, b)
-                else:
-                    old[key] = b
-        else:
-            old.clear()
-            old.update(new)
+        for key, b in [*new.items()]:
+            a = old.get(key)
+            if type(a) is type(b) and type(a) in (list, dict, set):
+                _update(a, b)
+                new[key] = a
+        old.clear()
+        old.update(new)
     elif isinstance(old, set):
         old.clear()
         old.update(new)
@@ -377,6 +375,7 @@ def serve(control: socket.socket) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     kept: OrderedDict[tuple[Any, ...], Prepared | str] = OrderedDict()
     sys.setrecursionlimit(3000)
+    sys.argv = ["tests"]  # unittest.main() reads it
     while True:
         header, blob, fds = wire.receive(control)
         program = blob[: header["program"]]
@@ -490,7 +489,6 @@ def _bind(remote: Remote, space: dict[str, Any], name: str, described: Any) -> N
             value.__name__ = value.__qualname__ = name
         space[name] = value
     else:
-        remote.mentions_classes = True
         raise Fallback(f"the tests use the program's {name}")
 
 

@@ -97,7 +97,9 @@ def probe() -> list[Layer]:
             ),
         ]
         if "cgroup" in active:
-            layers.append(Layer("cgroup", True, "memory and processes are limited by the kernel, for all of a lane together"))
+            layers.append(
+                Layer("cgroup", True, "memory and processes are limited by the kernel, for all of a lane together")
+            )
         else:
             layers.append(
                 Layer(
@@ -112,7 +114,12 @@ def probe() -> list[Layer]:
             said = verdict.stderr.strip().rsplit("\n", 1)[-1]
             held = verdict.status == "OK"
             layers.append(
-                Layer(name, held, detail if held else f"{detail}: not so ({said})", "" if held else "report this as a bug of rrk")
+                Layer(
+                    name,
+                    held,
+                    detail if held else f"{detail}: not so ({said})",
+                    "" if held else "report this as a bug of rrk",
+                )
             )
     return layers
 
@@ -120,7 +127,11 @@ def probe() -> list[Layer]:
 def _namespaces_remedy() -> str:
     """What most likely keeps an ordinary user from making namespaces here."""
     for path, bad, remedy in (
-        ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "sysctl kernel.apparmor_restrict_unprivileged_userns=0"),
+        (
+            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
         ("/proc/sys/kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"),
         ("/proc/sys/user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=10000"),
     ):

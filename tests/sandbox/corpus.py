@@ -140,7 +140,9 @@ class Host:
 
 
 def _pwned() -> list[str]:
-    return [f"{folder}/rrk_pwned" for folder in ("/tmp", "/usr", "/var/tmp", "/etc", "/dev", "/root", os.getcwd(), "..")]
+    return [
+        f"{folder}/rrk_pwned" for folder in ("/tmp", "/usr", "/var/tmp", "/etc", "/dev", "/root", os.getcwd(), "..")
+    ]
 
 
 def survivors() -> list[str]:
@@ -167,7 +169,12 @@ def main() -> None:
     work = rows(Path(file), languages or ["py"])
     verdicts = run(work)
     for row, verdict in zip(work, verdicts, strict=True):
-        fields = {"id": row["id"], "status": verdict.status, "wrong": wrong(row, verdict.status), "sandbox": verdict.sandbox}
+        fields = {
+            "id": row["id"],
+            "status": verdict.status,
+            "wrong": wrong(row, verdict.status),
+            "sandbox": verdict.sandbox,
+        }
         print(json.dumps({**fields, "size": len(json.dumps(verdict.fields()))}))
     print(json.dumps({"host": host.complaints([json.dumps(v.fields()) for v in verdicts])}))
 

@@ -83,7 +83,9 @@ def test_compiled_languages(programs):
 
 
 # Attacks on the verdict, each in several places and spellings. `def add` is wrong in all of them.
-TESTS = "def check(candidate):\n    assert abs(candidate(1, 2) - 3) < 1\n    assert candidate(2, 2) == 4\n\ncheck(add)\n"
+TESTS = (
+    "def check(candidate):\n    assert abs(candidate(1, 2) - 3) < 1\n    assert candidate(2, 2) == 4\n\ncheck(add)\n"
+)
 EXITS = ["import os\nos._exit(0)", "raise SystemExit", "import sys\nsys.exit()", "import os, signal\nos.kill(os.getpid(), 9)",
          "import os\nos.execv('/bin/true', ['true'])", "exit()", "import os\nos.close(3)", "import os\nos.closerange(0, 64)"]  # fmt: skip
 LIARS = [
@@ -154,7 +156,7 @@ def test_hidden_tests_are_nowhere_in_the_candidates_process(lane):
     tests = f"def check(candidate):\n    assert candidate(1) == '{mark}'\n\ncheck(find)\n"
     honest = Job("py", "", f"def find(x):\n    return 'needle_' + '{mark[7:]}'\n", tests, "find")
     assert lane.python(honest).passed
-    program = '''def find(x):
+    program = """def find(x):
     import re
     found = set()
     for line in open("/proc/self/maps"):
@@ -173,7 +175,7 @@ def test_hidden_tests_are_nowhere_in_the_candidates_process(lane):
         if isinstance(thing, (tuple, list)):
             found |= {x.encode() for x in thing if type(x) is str and re.fullmatch("needle_[0-9]{4}", x)}
     return found.pop().decode() if found else ""
-'''
+"""
     assert lane.python(Job("py", "", program, tests, "find")).status == "Exception"
 
 
@@ -187,5 +189,7 @@ def test_no_honest_solution_is_called_tampered(lane, shared):
         rows = [json.loads(line) for line in lines]
     for row in rows:
         tests = f"{row['test']}\n\ncheck({row['entry_point']})\n"
-        verdict = lane.python(Job("py", row["prompt"], row["canonical_solution"], tests, row["entry_point"], timeout=10.0))
+        verdict = lane.python(
+            Job("py", row["prompt"], row["canonical_solution"], tests, row["entry_point"], timeout=10.0)
+        )
         assert (verdict.status, verdict.integrity) == ("OK", "split"), (row["task_id"], verdict)

@@ -54,7 +54,9 @@ def test_a_signal_is_told_and_a_missing_program_is_the_machinerys_failure(lane):
 def test_the_world_inside_is_small_and_read_only(lane, monkeypatch):
     monkeypatch.setenv("CANARY_SECRET_ENV", "x")
     with Lane() as fresh, fresh.box() as box:
-        said = sh(box, "env; ls / /etc /root /home 2>&1; cat /proc/*/environ; touch /usr/x /etc/x /x 2>&1").stdout.decode()
+        said = sh(
+            box, "env; ls / /etc /root /home 2>&1; cat /proc/*/environ; touch /usr/x /etc/x /x 2>&1"
+        ).stdout.decode()
     assert "CANARY" not in said
     assert "shadow" not in said
     assert said.count("Read-only file system") == 3
@@ -129,7 +131,10 @@ def test_output_is_kept_to_its_limit_and_never_blocks(lane):
 def test_files_processes_and_descriptors_are_limited(lane):
     with lane.box() as box:
         assert sh(box, "head -c 90000000 /dev/zero > big", files_mb=8).exit_code != 0
-        assert sh(box, "for i in 1 2 3 4 5; do head -c 7000000 /dev/zero > f$i || exit 1; done", files_mb=8).exit_code == 1 or True
+        assert (
+            sh(box, "for i in 1 2 3 4 5; do head -c 7000000 /dev/zero > f$i || exit 1; done", files_mb=8).exit_code == 1
+            or True
+        )
         assert sh(box, ":(){ :|:& };:; sleep 0.2", nproc=16, wall_s=5).error is None
         assert sh(box, "ulimit -n", nofile=99).stdout == b"99\n"
     with lane.box() as box:
