@@ -37,10 +37,11 @@ _CONTROL = compile("assert 1 == 2", "<control>", "exec")
 _SOURCE: list[tuple[str, str]] = []  # the program's path and text, for tracebacks
 
 # Loaded once, so that a candidate need not: what HumanEval and MBPP solutions import.
-_PRELOAD = (
-    "array bisect calendar cmath collections collections.abc copy dataclasses datetime decimal enum fractions functools "
-    "hashlib heapq itertools json math operator random re statistics string sys textwrap time typing unicodedata"
-).split()
+_PRELOAD = [
+    "array", "bisect", "calendar", "cmath", "collections", "collections.abc", "copy", "dataclasses", "datetime",
+    "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "itertools", "json", "math", "operator",
+    "random", "re", "statistics", "string", "sys", "textwrap", "time", "typing", "unicodedata",
+]  # fmt: skip
 _ITERATORS = (
     types.GeneratorType, map, filter, zip, enumerate, reversed, type(iter([])), type(iter(())), type(iter("")),
     type(iter({})), type(iter(set())), type(iter(range(0))), type(iter({}.values())), type(iter({}.items())),
@@ -335,7 +336,7 @@ def mutable(args: Any) -> bool:
 
 def in_process(space: dict[str, Any], wanted: dict[str, Any]) -> tuple[bytes, bytes]:
     """The weaker mode: the tests run here. Proof by a secret after the last one, and checks that asserts are live."""
-    subject = wanted.get("entry")
+    subject = str(wanted.get("entry"))
     try:
         if wanted["strict"] or any("__eq__" in text or "__ne__" in text for _, text in _SOURCE):
             tree: Any = ast.parse(wanted["tests"], "<tests>")

@@ -24,6 +24,10 @@ class Layer:
     remedy: str = ""
 
 
+# What may lie at the top: system folders, and the beginnings of the ways to an interpreter or a toolchain.
+_ROOT = {"bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "dev", "proc", "box", "tmp", "w", "var"}
+_ROOT |= {"root", "home", "opt", "mnt", "media", "srv", "run", "work", "nix", "data"}
+
 # What each layer must refuse: a program that ends well only if it was refused.
 _TRIALS = {
     "network": (
@@ -51,19 +55,16 @@ assert ctypes.CDLL(None).unshare(0x10000000) != 0
     ),
     "files": (
         "nothing of the host but system folders, read-only",
-        """
+        f"""
 import os
-assert set(os.listdir("/")) <= set(%r)
+assert set(os.listdir("/")) <= {_ROOT!r}
 for folder in ("/", "/usr", "/etc", "/dev"):
     try:
         open(folder + "/rrk_probe", "w")
         raise AssertionError(folder)
     except OSError:
         pass
-"""
-        % (
-            "bin sbin lib lib32 lib64 libx32 usr etc dev proc box tmp w var root home opt mnt media srv run work nix data".split(),
-        ),
+""",
     ),
     "processes": (
         "sees its own processes only",

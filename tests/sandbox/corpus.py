@@ -72,7 +72,14 @@ def run(work: list[dict], lanes: int = 4, seconds: float = 0.6, mode: str = "spl
         lane = free.get()
         try:
             entry = "add" if row["language"] == "py" else None
-            job = Job(row["language"], row["prompt"], row["completion"], row["tests"], entry, timeout=seconds)
+            job = Job(
+                row["language"],
+                row["prompt"],
+                row["completion"],
+                row["tests"],
+                entry,
+                timeout=seconds if entry else 2.0,
+            )
             if row["language"] == "py":
                 return lane.python(Job(**{**vars(job), "memory_mb": 512}), mode)
             with lane.box() as box:
