@@ -31,6 +31,7 @@ COMMANDS = {
     "train-fusion": "fit the model that combines all evidence (--method fused)",
     "eval": "pass@k, ranked pass@1, best-of-k, with intervals",
     "show": "look at programs, verdicts and scores",
+    "convert": "other tools' files (EvalPlus, MultiPL-E, bigcode, TRL) to rows and back",
     "doctor": "which sandbox layers and languages work here",
 }
 

@@ -55,12 +55,45 @@ def candidates(problems: int = 4, each: int = 3) -> list[dict]:
     ]
 
 
+def executable(folder: Path) -> tuple[list[str], list[dict]]:
+    """A problems file, and candidates that sleep a little: several runs of each (--repeat) can be interrupted."""
+    rows = candidates()
+    problems = folder / "execute-problems.jsonl"
+    tests = "def check(candidate):\n    assert candidate(1) == {}\n\ncheck(f{})\n"
+    problems.write_bytes(
+        encode(
+            [
+                {
+                    "task_id": f"t/{p}",
+                    "language": "py",
+                    "prompt": f"def f{p}(x):\n",
+                    "tests": tests.format(1 + p % 3, p),
+                }
+                for p in range(4)
+            ]
+        )
+    )
+    for row in rows:
+        row["completion"] = f"    import time; time.sleep(0.03)\n{row['completion']}"
+    return ["-p", str(problems)], rows
+
+
+SLOWLY = [sys.executable, "-m", "tests.slowly"]
 TOY = [sys.executable, "-m", "tests.toy_stage"]
 
 
 def cases(folder: Path) -> dict[str, Case]:
     """Every row stage, with its fixtures made in `folder`."""
+    problems, programs = executable(folder)
     return {
+        "execute": Case(
+            "execute",
+            [*rrk_command("execute"), *problems, "-j", "1"],
+            programs,
+            slow=["--repeat", "8"],
+            jobs=["-j", "3"],
+            changed=["--timeout", "9"],
+        ),
         "toy-row": Case(
             "toy-row",
             [*TOY, "row"],
@@ -78,10 +111,42 @@ def cases(folder: Path) -> dict[str, Case]:
             jobs=["--jobs", "2"],
             changed=["--add", "5"],
         ),
+        "rerank": Case(
+            "rerank",
+            [*SLOWLY, "rerank", "--method", "majority"],
+            candidates(),
+            by_problem=True,
+            slow=["--slow", "0.4"],
+            changed=["--seed", "5"],
+            verb="rerank",
+        ),
+        "rerank-reward": Case(
+            "rerank-reward",
+            [*SLOWLY, "rerank", "-m", str(reranker(folder / "reranker"))],
+            candidates(),
+            by_problem=True,
+            slow=["--slow", "0.4"],
+            changed=["--seed", "5"],
+            verb="rerank",
+        ),
     }
 
 
-NAMES = ["toy-row", "toy-problem"]
+def reranker(folder: Path) -> Path:
+    """A reranker with random weights, as `rrk train-reranker` leaves one."""
+    from rrk.reranking.record import Record, write
+    from rrk.reranking.render import Rendering
+    from rrk.reranking.scorer import Scorer
+    from tests.reranking import models
+
+    scorer = Scorer(models.network("llama"), models.tokenizer(), Rendering())
+    scorer.model.save_pretrained(folder)
+    scorer.tokenizer.save_pretrained(folder)
+    write(folder, Record(Rendering(), scorer.golden()))
+    return folder
+
+
+NAMES = ["execute", "toy-row", "toy-problem", "rerank", "rerank-reward"]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +157,7 @@ def all_cases(tmp_path_factory) -> dict[str, Case]:
 @pytest.fixture(params=NAMES)
 def case(request, all_cases) -> Case:
     found = all_cases[request.param]
-    found.verb = "toy" if found.name.startswith("toy") else found.name
+    found.verb = found.verb or ("toy" if found.name.startswith("toy") else found.name)
     return found
 
 

@@ -102,7 +102,7 @@ def train_ppo(
     from rrk.ppo.probe import Probe
     from rrk.ppo.trainer import train_ppo as train
     from rrk.progress import Progress
-    from rrk.reranking.scorer import Scorer
+    from rrk.reranking.scorer import Question, Scorer
 
     chosen = PpoOptions(**{f.name: given[f.name] for f in fields(PpoOptions)})
     chosen.check()
@@ -140,7 +140,7 @@ def train_ppo(
         figures = train(
             problems,
             model,
-            lambda prompt, programs, language: scorer.score(prompt, programs, language),
+            lambda questions: scorer.score_many([Question(*q) for q in questions]),
             output,
             chosen,
             witness,

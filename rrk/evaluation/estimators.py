@@ -75,12 +75,21 @@ def _expect(upper: np.ndarray, rate: np.ndarray, n: int, k: int) -> float:
     return float(np.diff(_subset_share(n, k)[upper], prepend=0.0) @ rate)
 
 
+def best_of_ks(scores: Sequence[float], passed: Sequence[bool], ks: Sequence[int]) -> np.ndarray:
+    """best_of_k for several k, none above n: sorts once."""
+    n = len(passed)
+    if any(not 1 <= k <= n for k in ks):
+        raise ValueError(f"k must lie between 1 and {n}: {list(ks)}")
+    upper, rate = _tied_groups(scores, passed)
+    lower = np.concatenate([[0], upper[:-1]])  # _subset_share(n, k)[0] is 0 for every k
+    shares = np.stack([_subset_share(n, k) for k in ks]) if len(ks) else np.zeros((0, n + 1))
+    return (shares[:, upper] - shares[:, lower]) @ rate
+
+
 def best_of_k_curve(scores: Sequence[float], passed: Sequence[bool]) -> np.ndarray:
     """best_of_k for k = 1..n. It starts at the pass rate and ends at ranked pass@1; one that falls is
     the mark of an over-optimised reranker (the more it may choose from, the worse it chooses)."""
-    upper, rate = _tied_groups(scores, passed)
-    n = len(passed)
-    return np.array([_expect(upper, rate, n, k) for k in range(1, n + 1)])
+    return best_of_ks(scores, passed, range(1, len(passed) + 1))
 
 
 def ranked_pass_at_1(scores: Sequence[float], passed: Sequence[bool]) -> float:

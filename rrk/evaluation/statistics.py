@@ -3,6 +3,7 @@
     table = Table.build(values, strata=languages, clusters=base_problems)
     table.mean(), table.interval()                      # the average over strata, with a 95 % interval
     compare(a, b, strata, clusters)                     # paired difference, interval, p-values
+    resample([ranked, random, oracle], strata, clusters)   # several values under the same draws: ratios, differences
 
 The unit that is drawn again is the *base problem*: HumanEval_0 in eight languages is one problem seen eight
 times, and drawing the eight apart would give intervals that are too narrow. All languages of a drawn base
@@ -74,7 +75,7 @@ class Table:
         out = []
         step = max(1, min(repeats, _CHUNK // n))
         for start in range(0, repeats, step):
-            weights = rng.multinomial(n, np.full(n, 1.0 / n), size=min(step, repeats - start)).astype(float)
+            weights = _draw(rng, min(step, repeats - start), n)
             counts = weights @ self.counts
             with np.errstate(invalid="ignore", divide="ignore"):
                 means = np.where(counts > 0, weights @ self.sums / counts, np.nan)
@@ -89,6 +90,68 @@ class Table:
         tail = (1.0 - level) / 2
         low, high = np.quantile(self.resampled(repeats, seed), [tail, 1.0 - tail])
         return float(low), float(high)
+
+
+def _draw(rng: np.random.Generator, repeats: int, n: int) -> np.ndarray:
+    """How often each of n clusters comes in each resample of n with replacement: (repeats, n)."""
+    drawn = rng.integers(0, n, size=(repeats, n)) + n * np.arange(repeats)[:, None]
+    return np.bincount(drawn.ravel(), minlength=repeats * n).reshape(repeats, n).astype(float)
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Means of V values over the strata, and the same means in each resample; `draws` is (repeats, V), or (0, V) with
+    fewer than two clusters, where nothing can be said about their spread."""
+
+    means: np.ndarray
+    draws: np.ndarray
+
+    def interval(self, at: int, level: float = 0.95) -> tuple[float, float] | None:
+        return quantiles(self.draws[:, at], level)
+
+
+def quantiles(draws: np.ndarray, level: float = 0.95) -> tuple[float, float] | None:
+    """The central `level` of the draws that are numbers; None without any."""
+    known = draws[np.isfinite(draws)]
+    if not len(known):
+        return None
+    tail = (1.0 - level) / 2
+    low, high = np.quantile(known, [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
+def resample(
+    values: Sequence[Sequence[float]] | np.ndarray,
+    strata: Sequence[Hashable] | None = None,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    repeats: int = REPEATS,
+    seed: int = 0,
+) -> Resampled:
+    """Bootstrap V values of the same N observations (V, N) under one set of draws, so that a difference or a ratio of
+    two of them has an interval too. Equal to Table.resampled on each with the same seed."""
+    v = np.asarray(values, dtype=float)
+    tables = [Table.build(line, strata, clusters) for line in v]
+    means = np.array([np.nan if (mean := table.mean()) is None else mean for table in tables])
+    n = len(tables[0].sums) if tables else 0
+    if n < 2:
+        return Resampled(means, np.zeros((0, len(v))))
+    sums = np.stack([table.sums for table in tables], axis=2)  # clusters, strata, V
+    seen = tables[0].counts
+    rng = np.random.default_rng(seed)
+    out = []
+    step = max(1, min(repeats, _CHUNK // n))
+    for start in range(0, repeats, step):
+        weights = _draw(rng, min(step, repeats - start), n)
+        total = np.zeros((len(weights), len(v)))
+        present = np.zeros(len(weights))
+        for s in range(seen.shape[1]):
+            counts = weights @ seen[:, s]
+            here = counts > 0
+            total[here] += (weights[here] @ sums[:, s]) / counts[here, None]
+            present += here
+        out.append(total / present[:, None])
+    return Resampled(means, np.concatenate(out))
 
 
 def bootstrap(

@@ -16,13 +16,13 @@ from torch import Tensor
 
 def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
     """log p(token) under softmax(logits / temperature), in at least float32: bf16 sums over a vocabulary lose the ratio."""
-    logits = _wide(logits) / temperature
+    logits = wide(logits) / temperature
     return logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
 
 
 def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Entropy (nats) of softmax(logits / temperature)."""
-    logp = (_wide(logits) / temperature).log_softmax(-1)
+    logp = (wide(logits) / temperature).log_softmax(-1)
     # A token of probability zero adds nothing, though 0 * -inf is not a number.
     return -(logp.exp() * logp.masked_fill(logp == -torch.inf, 0.0)).sum(-1)
 
@@ -84,22 +84,25 @@ def rloo(rewards: Tensor, group: int) -> Tensor:
 def policy_loss(new: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float = 0.2) -> tuple[Tensor, Tensor]:
     """Sums over tokens of max(-A r, -A clip(r)) and of tokens where the clipped branch holds; divide by the token count.
 
-    Sums, not means: micro-batches and processes then add up to exactly the loss of the whole minibatch.
+    Sums, not means: micro-batches and processes then add up to exactly the loss of the whole minibatch. `mask` may hold
+    numbers: how many equal rows a token stands for.
     """
-    ratio = torch.exp((new - old).masked_fill(~mask, 0.0))
+    ratio = torch.exp((new - old).masked_fill(mask == 0, 0.0))
     plain = -advantages * ratio
     clipped = -advantages * ratio.clamp(1 - clip, 1 + clip)
-    loss = torch.maximum(plain, clipped).masked_fill(~mask, 0.0).sum()
-    return loss, ((clipped > plain) & mask).sum()
+    return _weighted_sum(torch.maximum(plain, clipped), mask), ((clipped > plain) * mask).sum()
 
 
 def value_loss(new: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: float = 0.2) -> Tensor:
-    """Sum over tokens of max((v - R)^2, (clip(v) - R)^2) / 2, v kept within `clip` of the old value; clip 0: no clipping."""
+    """Sum over tokens of max((v - R)^2, (clip(v) - R)^2) / 2, v kept within `clip` of the old value; clip 0: no clipping.
+
+    `mask` as in policy_loss.
+    """
     loss = (new - returns) ** 2
     if clip > 0:
         kept = old + (new - old).clamp(-clip, clip)
         loss = torch.maximum(loss, (kept - returns) ** 2)
-    return 0.5 * loss.masked_fill(~mask, 0.0).sum()
+    return 0.5 * _weighted_sum(loss, mask)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
@@ -127,5 +130,11 @@ class KlController:
             self.beta *= 1 + error * rows / self.horizon
 
 
-def _wide(values: Tensor) -> Tensor:
+def _weighted_sum(values: Tensor, weight: Tensor) -> Tensor:
+    # Filled first: padding may hold infinities, and 0 * inf is not a number.
+    return (values.masked_fill(weight == 0, 0.0) * weight).sum()
+
+
+def wide(values: Tensor) -> Tensor:
+    """At least float32 (float64 stays: gradients are checked in it)."""
     return values if values.dtype == torch.float64 else values.float()

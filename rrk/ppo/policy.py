@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from rrk.errors import RrkError
+from rrk.ppo.loss import wide
 
 
 @dataclass
@@ -110,10 +111,10 @@ class Policy(nn.Module):
             if logits or self.critic is None:
                 hidden = _trunk(self.causal)(**given).last_hidden_state[batch.keep]
             if logits:
-                out = self.causal.get_output_embeddings()(hidden).float()
+                out = wide(self.causal.get_output_embeddings()(hidden))
             if values and self.value_head is not None:
                 seen = hidden if self.critic is None else self.critic(**given).last_hidden_state[batch.keep]
-                value = self.value_head(seen).squeeze(-1).float()
+                value = wide(self.value_head(seen).squeeze(-1))
         return out, value
 
     @contextlib.contextmanager

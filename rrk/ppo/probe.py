@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rrk import seeds
+from rrk.errors import RrkError
 from rrk.ppo.rollout import Reward, score
 from rrk.rows import Problem
 
@@ -26,15 +27,17 @@ class Probe:
     judge: Judge
 
     def measure(self, sampler, reward: Reward, samples: int, seed: int) -> dict[str, Any]:
-        """pass@1 and mean reranker score of fresh samples."""
+        """pass@1 and mean reranker score of fresh samples. RrkError where not one could be judged."""
         streams = [[seeds.derive(seed, "probe", p.task_id, j) for j in range(samples)] for p in self.problems]
         drawn = sampler([p.prompt for p in self.problems], streams, [p.stop_tokens for p in self.problems])
         score(drawn, self.problems, reward)
         flat = [(p, s) for p, own in zip(self.problems, drawn, strict=True) for s in own]
         verdicts = self.judge([(p, s.text) for p, s in flat])
         known = [v for v in verdicts if v is not None]
+        if not known:
+            raise RrkError("the probe's programs could not be judged: `rrk doctor` says what is missing here")
         return {
-            "probe_pass@1": sum(known) / len(known) if known else None,
+            "probe_pass@1": sum(known) / len(known),
             "probe_score": sum(s.score for _, s in flat) / len(flat),
             "probe_unjudged": len(verdicts) - len(known),
         }

@@ -9,16 +9,22 @@ as logits are: see rrk/generation/sampler.py).
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from rrk import seeds as streams
+from rrk.errors import RrkError
 from rrk.generation.sampler import Sampler
 from rrk.ppo import loss
 from rrk.ppo.policy import Policy, collate, token_budget
+from rrk.rows import Problem
+
+NOTHING = torch.zeros(0)
 
 
 @dataclass
@@ -31,15 +37,14 @@ class Drawn:
     finish: str  # eos, stop, length
     score: float = 0.0  # the reranker's, raw
     problem: int = 0
-    logprobs: list[float] = field(
-        default_factory=list
-    )  # under the policy that drew it, recomputed by the training pass
-    reference: list[float] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
+    # Under the policy that drew it, by the pass that trains; under the reference; the critic's. (tokens,), on the CPU.
+    logprobs: Tensor = NOTHING
+    reference: Tensor = NOTHING
+    values: Tensor = NOTHING
 
 
-# (prompt, programs, language) -> scores; programs are completions, as rrk.reranking.render takes them.
-Reward = Callable[[str, Sequence[str], str | None], Sequence[float]]
+# Questions (prompt, its programs, language) -> scores of each one's programs; programs are completions.
+Reward = Callable[[Sequence[tuple[str, Sequence[str], str | None]]], Sequence[Sequence[float]]]
 
 
 class CacheSampler:
@@ -81,37 +86,85 @@ def pick(size: int, want: int, update: int, seed: int) -> list[int]:
     return picked
 
 
-def score(drawn: Sequence[Sequence[Drawn]], problems: Sequence, reward: Reward) -> None:
-    """The reranker's score of every program; identical programs of a problem are scored once."""
-    for problem, samples in zip(problems, drawn, strict=True):
-        texts = list(dict.fromkeys(s.text for s in samples))
-        scores = dict(zip(texts, reward(problem.prompt, texts, problem.language), strict=True))
+def score(drawn: Sequence[Sequence[Drawn]], problems: Sequence[Problem], reward: Reward) -> None:
+    """The reranker's score of every program; identical programs of a problem are scored once. RrkError: not a number."""
+    texts = [list(dict.fromkeys(s.text for s in samples)) for samples in drawn]
+    questions = [(p.prompt, own, p.language) for p, own in zip(problems, texts, strict=True)]
+    for problem, samples, own, got in zip(problems, drawn, texts, reward(questions), strict=True):
+        known = {text: float(value) for text, value in zip(own, got, strict=True)}
+        for text, value in known.items():
+            if not math.isfinite(value):
+                raise RrkError(f"the reranker scores a program of {problem.task_id} as {value}: {text[:60]!r}")
         for sample in samples:
-            sample.score = float(scores[sample.text])
+            sample.score = known[sample.text]
 
 
 @torch.no_grad()
 def annotate(
     drawn: Sequence[Drawn], network: Policy, reference: Policy | None, temperature: float, budget: int, device
 ) -> None:
-    """Old log-probabilities and values by the pass that trains (so ratios start at exactly 1), and the reference's."""
-    for group in token_budget([len(d.prompt) + len(d.ids) for d in drawn], budget):
-        rows = [drawn[i] for i in group]
+    """Old log-probabilities and values by the pass that trains (so ratios start at 1), and the reference's.
+
+    Identical completions of a prompt take one pass.
+    """
+    same: dict[tuple, list[Drawn]] = {}
+    for d in drawn:
+        same.setdefault((tuple(d.prompt), tuple(d.ids)), []).append(d)
+    copies = list(same.values())
+    for group in token_budget([len(own[0].prompt) + len(own[0].ids) for own in copies], budget):
+        rows = [copies[i][0] for i in group]
+        lengths = [len(d.ids) for d in rows]
         batch = collate([d.prompt for d in rows], [d.ids for d in rows], device)
         logits, values = network(batch)
-        logp = loss.token_logprobs(logits, batch.drawn, temperature).tolist()
+        parts = [loss.token_logprobs(logits, batch.drawn, temperature)]
         if reference is not None:
             logits, _ = reference(batch, values=False)
         else:
             with network.as_reference():
                 logits, _ = network(batch, values=False)
-        frozen = loss.token_logprobs(logits, batch.drawn, temperature).tolist()
-        at = 0
-        for d in rows:
-            end = at + len(d.ids)
-            d.logprobs, d.reference = logp[at:end], frozen[at:end]
-            d.values = values[at:end].tolist() if values is not None else []
-            at = end
+        parts += [loss.token_logprobs(logits, batch.drawn, temperature), torch.zeros_like(parts[0])]
+        if values is not None:
+            parts[2] = values
+        for i, own in zip(group, torch.stack(parts).cpu().split(lengths, dim=1), strict=True):
+            for d in copies[i]:
+                d.logprobs, d.reference, d.values = own
+
+
+@dataclass
+class Rollout:
+    """A rollout as the learner takes it: tensors (rows, tokens), rows of a prompt together; `mask`: tokens drawn."""
+
+    drawn: list[Drawn]
+    samples: int
+    mask: Tensor
+    old: Tensor
+    reference: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+    @classmethod
+    def of(cls, drawn: list[Drawn], samples: int) -> Rollout:
+        """Padded; advantages and returns are still 0."""
+        mask, old, reference, values = (
+            torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+            for rows in (
+                [torch.ones(len(d.ids), dtype=torch.bool) for d in drawn],
+                [d.logprobs for d in drawn],
+                [d.reference for d in drawn],
+                [d.values for d in drawn],
+            )
+        )
+        return cls(drawn, samples, mask, old, reference, values, torch.zeros_like(old), torch.zeros_like(old))
+
+    def distinct(self, rows: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Rows without repeats of a prompt's same tokens, and how often each came: equal rows have equal advantages."""
+        first: dict[tuple, int] = {}
+        counts: dict[int, int] = {}
+        for i in rows:
+            kept = first.setdefault((i // self.samples, *self.drawn[i].ids), i)
+            counts[kept] = counts.get(kept, 0) + 1
+        return list(counts), list(counts.values())
 
 
 @dataclass
@@ -133,11 +186,6 @@ class ScoreNormaliser:
         value = min(max((drawn.score - self.mean) / self.deviation, -clamp), clamp)
         # Stiennon et al. 2020: a program that never ended gets a fixed penalty whatever its score.
         return -penalty if drawn.finish == "length" and penalty > 0 else value
-
-
-def pad(rows: Sequence[Sequence[float]]) -> torch.Tensor:
-    """Rows of different lengths as one tensor, zeros behind."""
-    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
 
 
 def mean(values: Sequence[float]) -> float:

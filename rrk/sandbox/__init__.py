@@ -7,6 +7,22 @@
 Standard library only: a lane has to start fast and must not carry anything that a program could turn to use.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from rrk.sandbox.verdict import Job, Verdict
 
-__all__ = ["Job", "Verdict"]
+if TYPE_CHECKING:
+    from rrk.sandbox.judge import Judge
+
+__all__ = ["Job", "Judge", "Verdict"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazily: whoever wants a Verdict only should not pay for SQLite and threads.
+    if name == "Judge":
+        from rrk.sandbox.judge import Judge
+
+        return Judge
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

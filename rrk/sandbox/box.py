@@ -54,6 +54,7 @@ class Outcome:
     out_of_memory: bool = False
     output_limit: bool = False
     proof: bytes = b""
+    overloaded: bool = False  # a limit was hit while the machine was too busy to be fair
     error: str | None = None  # the machinery's failure, never the program's
 
 

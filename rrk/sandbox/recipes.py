@@ -259,6 +259,7 @@ def _verdict(status: str, outcome: Outcome, reason: str | None) -> Verdict:
         time_wall=outcome.wall,
         max_rss=outcome.max_rss,
         reason=reason,
+        overloaded=outcome.overloaded,
     )
 
 

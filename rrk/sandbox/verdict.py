@@ -33,7 +33,8 @@ KEEP = 2048  # bytes of stdout and of stderr that a row keeps
 class Job:
     """One program and the tests it faces. `full` means that the completion stands alone, without the prompt.
 
-    timeout (CPU seconds) and memory_mb override the language's own limits.
+    timeout (CPU seconds) and memory_mb override the language's own limits. reference is the problem's own solution (it
+    continues the prompt): the judge measures it before it believes a timeout; no lane sees it beside a candidate.
     """
 
     language: str
@@ -44,6 +45,7 @@ class Job:
     full: bool = False
     timeout: float | None = None
     memory_mb: int | None = None
+    reference: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def program(self) -> str:

@@ -221,7 +221,7 @@ def test_micro_batches_of_any_size_give_the_same_gradient(sft, tmp_path):
             PROBLEMS, sft, reward, tmp_path, options(advantage="gae", token_budget=budget, epochs=1), None, {}
         )
         run.step()
-        got.append(torch.cat([p.detach().flatten() for p in run.trained]))
+        got.append(torch.cat([p.detach().flatten() for p in run.learner.trained]))
     torch.testing.assert_close(got[0], got[1], atol=1e-5, rtol=0)
     torch.testing.assert_close(got[0], got[2], atol=1e-5, rtol=0)
 

@@ -49,13 +49,13 @@ def make_model(folder: Path, config=None) -> Path:
     return folder
 
 
-def reward(prompt, programs, language):
-    return [float(text.count("a")) for text in programs]
+def reward(questions):
+    return [[float(text.count("a")) for text in programs] for _, programs, _ in questions]
 
 
-def slow_reward(prompt, programs, language):
-    time.sleep(0.05)
-    return reward(prompt, programs, language)
+def slow_reward(questions):
+    time.sleep(0.1)
+    return reward(questions)
 
 
 def options(**more) -> PpoOptions:

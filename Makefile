@@ -1,0 +1,194 @@
+# make iterate ROUND=1     the self-training loop, on the embedded tiny world or on a model of yours (README.md)
+# make test                the tests, as continuous integration runs them
+# make table               the rounds so far      make setup    only the .venv      make help    all of this
+#
+# A target is an artifact, a folder is a round: runs/RUN/0 holds what the SFT model gave, runs/RUN/n what PPO against round
+# n-1's reranker gave. Stop it anywhere and call it again: what is whole stays, what is half goes on (--resume).
+
+ROUND ?= 1
+RUN ?= tiny
+SEED ?= 0
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+N ?= 16
+PYTHON ?= python3
+RRK ?= .venv/bin/rrk
+D := runs/$(RUN)
+
+# With BASE, the loop is yours: TRAIN and TEST are Problem rows (rrk problems), SFT what to fine-tune on (default: TRAIN's
+# canonical solutions), DEV held-out problems that PPO's probe executes. Without BASE everything is made here.
+ifdef BASE
+  CONFIG ?= examples/paper/rrk.toml
+  SFT ?= $(TRAIN)
+  ifeq ($(and $(TRAIN),$(TEST)),)
+    $(error BASE needs TRAIN=problems.jsonl and TEST=problems.jsonl as well)
+  endif
+  ifeq ($(RUN),tiny)
+    override RUN := $(notdir $(BASE))
+    D := runs/$(RUN)
+  endif
+else
+  CONFIG ?= examples/tiny/rrk.toml
+  BASE := $(D)/data/base
+  TRAIN := $(D)/data/train.jsonl
+  TEST := $(D)/data/test.jsonl
+  DEV := $(D)/data/dev.jsonl
+  SFT := $(D)/data/sft.jsonl
+  WORLD := $(TRAIN) $(TEST) $(DEV) $(SFT) $(BASE)/config.json
+  # A model this small is fastest on one core; two targets then share the machine.
+  export OMP_NUM_THREADS ?= 1
+endif
+
+# RRK=... names another installation, and then none is made here.
+ifeq ($(origin RRK),file)
+  READY := .venv/ready
+  RRK_PYTHON := .venv/bin/python
+else
+  RRK_PYTHON := $(PYTHON)
+endif
+
+rrk := $(RRK) --config $(CONFIG)
+again := --resume --seed $(SEED)
+# A recipe runs because its target is missing or older than its inputs; --resume would take an old one for done.
+stale = @rm -f $@
+rounds := $(shell seq 0 $(ROUND))
+
+.PHONY: iterate table test test-all lint setup clean help
+.DELETE_ON_ERROR:
+
+iterate: $(D)/table-$(ROUND).txt
+
+help:
+	@sed -n '1,7p' Makefile
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --upgrade pip
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[train,plot,fusion,test]'
+	touch $@
+
+test: .venv/ready
+	.venv/bin/python -m pytest -m 'not slow'
+
+test-all: .venv/ready
+	.venv/bin/python -m pytest
+
+lint: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+clean:
+	rm -rf runs/$(RUN)
+
+# ---- the tiny world and the SFT model --------------------------------------------------------------------------------
+
+ifdef WORLD
+$(WORLD) &: examples/tiny/world.py | $(READY)
+	$(RRK_PYTHON) examples/tiny/world.py --output $(D)/data --seed $(SEED) $(WORLD_ARGS)
+endif
+
+$(D)/sft/rrk.json: $(SFT) | $(READY)
+	$(stale)
+	$(rrk) train-sft $(SFT) --model $(BASE) --output $(D)/sft $(again)
+
+# ---- one round: $(1) its number, $(2) the one before, $(3) the generator's folder --------------------------------------
+
+define ROUND_RULES
+$(D)/$(1)/samples.jsonl: $(TRAIN) $(3)/rrk.json
+	$$(stale)
+	@mkdir -p $(D)/$(1)
+	$(rrk) sample $(TRAIN) --model $(3) -n $(N) --output $$@ $(again)
+
+$(D)/$(1)/verdicts.jsonl: $(D)/$(1)/samples.jsonl
+	$$(stale)
+	$(rrk) execute $$< --problems $(TRAIN) --jobs $(JOBS) --output $$@ --resume
+
+$(D)/$(1)/reranker/rrk.json: $(D)/sft/rrk.json $(foreach r,$(filter-out $(shell seq $(1) $(ROUND) | tail -n +2),$(rounds)),$(D)/$(r)/pairs.jsonl)
+	$$(stale)
+	$(rrk) train-reranker $$(filter %.jsonl,$$^) --model $(D)/sft --output $(D)/$(1)/reranker $(again)
+
+$(D)/$(1)/train-scored.jsonl: $(D)/$(1)/verdicts.jsonl $(D)/$(1)/reranker/rrk.json
+	$$(stale)
+	$(rrk) rerank $$< --model $(D)/$(1)/reranker --output $$@ $(again)
+
+$(D)/$(1)/test-samples.jsonl: $(TEST) $(3)/rrk.json
+	$$(stale)
+	@mkdir -p $(D)/$(1)
+	$(rrk) sample $(TEST) --model $(3) -n $(N) --output $$@ $(again)
+
+$(D)/$(1)/test-verdicts.jsonl: $(D)/$(1)/test-samples.jsonl
+	$$(stale)
+	$(rrk) execute $$< --problems $(TEST) --jobs $(JOBS) --output $$@ --resume
+
+$(D)/$(1)/greedy-samples.jsonl: $(TEST) $(3)/rrk.json
+	$$(stale)
+	@mkdir -p $(D)/$(1)
+	$(rrk) sample $(TEST) --model $(3) -n 1 --temperature 0 --output $$@ $(again)
+
+$(D)/$(1)/greedy.jsonl: $(D)/$(1)/greedy-samples.jsonl
+	$$(stale)
+	$(rrk) execute $$< --problems $(TEST) --jobs $(JOBS) --output $$@ --resume
+
+$(D)/$(1)/test-scored.jsonl: $(D)/$(1)/test-verdicts.jsonl $(D)/$(1)/reranker/rrk.json
+	$$(stale)
+	$(rrk) rerank $$< --model $(D)/$(1)/reranker --output $$@ $(again)
+
+$(D)/$(1)/train-report.json: $(D)/$(1)/train-scored.jsonl
+	$$(stale)
+	$(rrk) eval $$< --quiet --output $$@
+
+$(D)/$(1)/report.json: $(D)/$(1)/test-scored.jsonl $(D)/$(1)/greedy.jsonl
+	$$(stale)
+	$(rrk) eval $$< $(D)/$(1)/greedy.jsonl --quiet --output $$@
+endef
+
+# What round 0 mines from are random pairs; later rounds also take the wrong programs that the last reranker fell for.
+define FIRST_ROUND
+$(D)/0/pairs.jsonl: $(D)/0/verdicts.jsonl
+	$$(stale)
+	$(rrk) mine $$< --round 0 --output $$@ $(again)
+endef
+
+define LATER_ROUND
+$(D)/$(1)/policy/rrk.json: $(TRAIN) $(DEV) $(D)/sft/rrk.json $(D)/$(2)/reranker/rrk.json
+	$$(stale)
+	$(rrk) train-ppo $(TRAIN) --model $(D)/sft --reranker $(D)/$(2)/reranker $(if $(DEV),--probe $(DEV)) --jobs $(JOBS) --output $(D)/$(1)/policy $(again)
+
+$(D)/$(1)/scored.jsonl: $(D)/$(1)/verdicts.jsonl $(D)/$(2)/reranker/rrk.json
+	$$(stale)
+	$(rrk) rerank $$< --model $(D)/$(2)/reranker --output $$@ $(again)
+
+$(D)/$(1)/pairs.jsonl: $(D)/$(1)/scored.jsonl
+	$$(stale)
+	$(rrk) mine $$< --hard --round $(1) --output $$@ $(again)
+
+$(D)/$(1)/test-scored-before.jsonl: $(D)/$(1)/test-verdicts.jsonl $(D)/$(2)/reranker/rrk.json
+	$$(stale)
+	$(rrk) rerank $$< --model $(D)/$(2)/reranker --output $$@ $(again)
+
+$(D)/$(1)/report-before.json: $(D)/$(1)/test-scored-before.jsonl $(D)/$(1)/greedy.jsonl
+	$$(stale)
+	$(rrk) eval $$< $(D)/$(1)/greedy.jsonl --quiet --output $$@
+endef
+
+previous = $(shell echo $$(($(1) - 1)))
+$(foreach r,$(rounds),$(eval $(call ROUND_RULES,$(r),,$(if $(filter 0,$(r)),$(D)/sft,$(D)/$(r)/policy))))
+$(eval $(FIRST_ROUND))
+$(foreach r,$(filter-out 0,$(rounds)),$(eval $(call LATER_ROUND,$(r),$(call previous,$(r)))))
+
+# ---- the table ---------------------------------------------------------------------------------------------------------
+
+test_reports = 'held-out: round 0, reranker 0=$(D)/0/report.json' \
+  $(foreach r,$(filter-out 0,$(rounds)),'held-out: round $(r), reranker $(call previous,$(r))=$(D)/$(r)/report-before.json' \
+    'held-out: round $(r), reranker $(r)=$(D)/$(r)/report.json')
+train_reports = $(foreach r,$(rounds),'train: round $(r), reranker $(r)=$(D)/$(r)/train-report.json')
+
+$(D)/table-$(ROUND).txt: $(foreach r,$(rounds),$(D)/$(r)/report.json $(D)/$(r)/train-report.json $(if $(filter-out 0,$(r)),$(D)/$(r)/report-before.json))
+	@$(rrk) eval --rounds $(test_reports) $(train_reports) > $@.part
+	@mv $@.part $@
+	@cat $@
+
+table:
+	@cat $$(ls $(D)/table-*.txt | sort -V | tail -1)

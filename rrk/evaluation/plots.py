@@ -1,0 +1,168 @@
+"""Pictures by matplotlib (extra `plot`): SVG, PNG or PDF by the file's suffix.
+
+    best_of_k([("round 0", report)], "curve.svg")     # one system or several
+    ppo(log, "over.png")                              # the reranker's score against the probe's pass rate
+    svg(report)                                       # the first, as text for an HTML page
+
+Colours are Okabe and Ito's, told apart with colour-blind eyes; lines differ in marker too. The same figures give the same
+bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rrk.errors import RrkError, UsageError
+from rrk.evaluation import ppo_log
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+SUFFIXES = (".svg", ".png", ".pdf")
+
+
+def check(path: str) -> None:
+    """Before any work: a suffix that can be drawn, and matplotlib is there."""
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise UsageError(f"--plot {path}: the suffix says what to draw: {', '.join(SUFFIXES)}")
+    _figure()
+
+
+def _figure(width: float = 6.4, height: float = 4.2) -> Any:
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise RrkError("plots need matplotlib: pip install 'rrk[plot]'") from None
+    matplotlib.rcParams.update({"svg.hashsalt": "rrk", "svg.fonttype": "none", "font.size": 10})
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Any, path: str) -> None:
+    suffix = Path(path).suffix.lower()
+    # Dates in the file would make the same figures differ.
+    metadata = {"Date": None} if suffix == ".svg" else {"CreationDate": None} if suffix == ".pdf" else {}
+    part = Path(f"{path}.part")
+    try:
+        figure.savefig(part, format=suffix[1:], dpi=150, metadata=metadata)
+        part.replace(path)
+    except OSError as error:
+        raise UsageError(f"--plot {path}: {error.strerror}") from None
+
+
+def best_of_k(entries: Sequence[tuple[str, Mapping[str, Any]]], path: str) -> None:
+    """Best-of-k curves with their intervals between pass@1 and pass@k, which a perfect ranking would reach."""
+    _save(_best_of_k(entries), path)
+
+
+def svg(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """The same as SVG text."""
+    sink = io.StringIO()
+    _best_of_k(entries).savefig(sink, format="svg", metadata={"Date": None})
+    text = sink.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _best_of_k(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
+    figure = _figure()
+    axes = figure.add_subplot()
+    most = 1
+    seen: list[Any] = []
+    for number, (name, report) in enumerate(entries):
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        label = f"{name}: " if name else ""
+        passing = [(int(k), f) for k, f in report["pass@k"].items() if f is not None]
+        n = report["n"][0]
+        if report.get("oracle") and all(k != n for k, _ in passing) and report["n"][0] == report["n"][1]:
+            passing.append((n, report["oracle"]))  # pass@n is the oracle
+        passing.sort(key=lambda pair: pair[0])
+        curve = report.get("best_of_k") or []
+        if curve:
+            _band(axes, curve, colour)
+            every = [i for i, point in enumerate(curve) if point["k"] & (point["k"] - 1) == 0 or i == len(curve) - 1]
+            axes.plot(
+                [p["k"] for p in curve],
+                [p["mean"] for p in curve],
+                color=colour,
+                marker=marker,
+                markersize=4,
+                markevery=every,
+                label=f"{label}best of k by score",
+            )
+        # Two rankings of the same samples share these lines.
+        drawn_before = passing in seen
+        seen.append(passing)
+        if passing and not drawn_before:
+            if not curve:
+                _band(axes, [{"k": k, **f} for k, f in passing], colour)
+            axes.plot(
+                [k for k, _ in passing],
+                [f["mean"] for _, f in passing],
+                color=colour,
+                linestyle="--",
+                linewidth=1,
+                marker=None if curve else marker,
+                markersize=4,
+                label=f"{label}pass@k (perfect ranking)",
+            )
+        if report.get("random") and not drawn_before:
+            axes.axhline(report["random"]["mean"], color=colour, linestyle=":", linewidth=1, label=f"{label}pass@1")
+        most = max(most, n)
+    axes.set_xscale("log", base=2)
+    ticks = [2**i for i in range(most.bit_length())]
+    if most not in ticks and most / ticks[-1] > 1.3:
+        ticks.append(most)
+    axes.set_xticks(ticks, [str(k) for k in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("k: candidates to choose from")
+    axes.set_ylabel("problems solved")
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(0.0, low), min(1.0, high))
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=8, framealpha=0.8)
+    return figure
+
+
+def _band(axes: Any, points: Sequence[Mapping[str, Any]], colour: str) -> None:
+    known = [p for p in points if p.get("low") is not None]
+    if known:
+        xs = [p["k"] for p in known]
+        axes.fill_between(
+            xs, [p["low"] for p in known], [p["high"] for p in known], color=colour, alpha=0.15, linewidth=0
+        )
+
+
+def ppo(log: list[dict[str, Any]], path: str) -> None:
+    """Above: the reranker's score and the probe's pass rate by update; below: the KL to the SFT model."""
+    figure = _figure(6.4, 5.2)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    handles = []
+    updates, scores = ppo_log.series(log, "score")
+    if scores:
+        handles += top.plot(
+            updates, scores, color=COLOURS[1], linewidth=1.2, label="reranker's score, training samples"
+        )
+    updates, scores = ppo_log.series(log, "probe_score")
+    if scores:
+        handles += top.plot(
+            updates, scores, color=COLOURS[1], linestyle="--", marker="s", markersize=4, label="reranker's score, probe"
+        )
+    top.set_ylabel("reranker's score", color=COLOURS[1])
+    top.grid(alpha=0.25)
+    updates, rates = ppo_log.series(log, "probe_pass@1")
+    if rates:
+        right = top.twinx()
+        handles += right.plot(updates, rates, color=COLOURS[0], marker="o", markersize=5, label="pass@1, probe")
+        best = max(range(len(rates)), key=lambda i: (rates[i], -i))
+        top.axvline(updates[best], color="grey", linestyle=":", linewidth=1)
+        right.set_ylabel("pass@1 of held-out problems", color=COLOURS[0])
+        right.set_ylim(0, min(1.0, max(rates) * 1.25 + 0.02))
+    top.legend(handles=handles, fontsize=8, framealpha=0.8, loc="lower right")
+    updates, kl = ppo_log.series(log, "kl")
+    bottom.plot(updates, kl, color=COLOURS[2], linewidth=1.2)
+    bottom.set_ylabel("KL, nats")
+    bottom.set_xlabel("update")
+    bottom.grid(alpha=0.25)
+    _save(figure, path)

@@ -1,0 +1,112 @@
+"""The methods of `rrk rerank`: what each needs, its score, and how scores become ranks.
+
+    method = METHODS["codet"]
+    method.validate(row)                                 # RowError: the field that is missing, and where it comes from
+    ranked = rank(problem, method_scores, seed=0)        # adds `score` and `rank`
+
+Higher is better for all. Methods that need a model (`reward`, `fused`) are given its scores by the caller.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rrk import rows as fields
+from rrk import seeds
+from rrk.errors import RowError
+from rrk.reranking import evidence
+
+Rows = Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """`validate` raises RowError for a row that lacks a field; `score` is None where a model gives the scores."""
+
+    about: str
+    validate: Callable[[dict[str, Any]], object]
+    score: Callable[[Rows, int], list[float]] | None
+
+
+def _text(row: dict[str, Any]) -> None:
+    fields.task_id(row)
+    fields.completion(row)
+
+
+def _pair(row: dict[str, Any]) -> None:
+    _text(row)
+    if not fields.is_full(row):
+        fields.need(row, "prompt", str, "the reranker reads prompt and program")
+
+
+def _evidence(row: dict[str, Any]) -> None:
+    _text(row)
+    evidence.passed_matrix([row])
+
+
+def _logprob(row: dict[str, Any]) -> float:
+    _text(row)
+    value = float(fields.need(row, "logprob", (int, float), "`rrk sample` writes it; other tools' samples have none"))
+    if math.isnan(value):
+        raise RowError("field 'logprob' is not a number (NaN)", fields.where(row))
+    return value
+
+
+def _logprob_mean(row: dict[str, Any]) -> float:
+    tokens = fields.need(row, "tokens", int, "the mean needs the number of tokens; `rrk sample` writes it")
+    return _logprob(row) / max(tokens, 1)
+
+
+def _judged(row: dict[str, Any]) -> None:
+    _text(row)
+    fields.need(row, "passed", (bool, type(None)), "the oracle knows the verdict: run `rrk execute` first")
+
+
+def _random(rows: Rows, seed: int) -> list[float]:
+    return [seeds.derive(seed, "random", fields.task_id(row), _identity(row, i)) / 2**63 for i, row in enumerate(rows)]
+
+
+def _simple(score: Callable[[Rows], list[float]]) -> Callable[[Rows, int], list[float]]:
+    return lambda rows, seed: score(rows)
+
+
+METHODS: dict[str, Method] = {
+    "reward": Method("a trained reranker's logit; -m DIR (Bradley-Terry)", _pair, None),
+    "logprob-sum": Method(
+        "log-probability of the program (Chen et al. 2021)", _logprob, _simple(lambda rows: [_logprob(r) for r in rows])
+    ),
+    "logprob-mean": Method(
+        "... a token (Chen et al. 2021)", _logprob_mean, _simple(lambda rows: [_logprob_mean(r) for r in rows])
+    ),
+    "majority": Method("candidates with the same text (Wang et al. 2022)", _text, _simple(evidence.majority)),
+    "mbr-exec": Method("... with the same outputs (Shi et al. 2022)", _evidence, _simple(evidence.mbr_exec)),
+    "codet": Method("agreement with generated tests (Chen et al. 2022)", _evidence, _simple(evidence.codet)),
+    "b4": Method("... by posterior (Chen et al. 2024)", _evidence, _simple(evidence.b4)),
+    "fused": Method("all of these in one probability; -m FILE of `rrk train-fusion`", _text, None),
+    "random": Method("by --seed: the floor", _text, _random),
+    "first": Method("in the order given", _text, lambda rows, seed: [-float(i) for i in range(len(rows))]),
+    "oracle": Method(
+        "the verdict itself: the ceiling", _judged, lambda rows, seed: [float(r["passed"] is True) for r in rows]
+    ),
+}
+
+
+def rank(rows: Rows, scores: Sequence[float], *, seed: int, method: str = "") -> list[dict[str, Any]]:
+    """The rows of one problem with `score` and `rank` (1 = best). Equal scores are ordered by the seed, not by position."""
+    for row, score in zip(rows, scores, strict=True):
+        if math.isnan(score):
+            raise RowError(f"--method {method} gives no number for this row", fields.where(row))
+    task = fields.task_id(rows[0])
+    tie = [seeds.derive(seed, "tie", task, _identity(row, i)) for i, row in enumerate(rows)]
+    order = sorted(range(len(rows)), key=lambda i: (-scores[i], tie[i], i))
+    place = {index: position for position, index in enumerate(order, start=1)}
+    return [{**row, "score": scores[i], "rank": place[i]} for i, row in enumerate(rows)]
+
+
+def _identity(row: dict[str, Any], position: int) -> int | str:
+    """What a tie is broken by: the candidate's own number, so that sorting the file differently changes nothing."""
+    own = row.get("completion_id")
+    return own if isinstance(own, (int, str)) and not isinstance(own, bool) else position

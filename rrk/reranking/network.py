@@ -1,0 +1,202 @@
+"""Reranker checkpoints: loading any classifier, giving a base model its one-logit head, and reading the score.
+
+    model, tokenizer = load("runs/reranker", dtype="auto", device="auto")      # a classifier, or a LoRA folder (merged)
+    model, tokenizer = load_base("runs/sft", seed=0)                           # causal or encoder, a fresh head if it has none
+    logits = read_scores(model, batch, pooling="last")
+
+The head is kept in float32, whatever the trunk's dtype: bfloat16 has 8 bits, so that raw logits would tie. The last token is
+found by lengths, never by comparing ids with the pad token: with pad = eos the usual code reads the token before EOS.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rrk import seeds
+from rrk.errors import RrkError, UsageError
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class Batch:
+    """Right-padded rows; `lengths` are their real lengths; `positions` and `cache` where a prefix was read before."""
+
+    ids: Tensor
+    mask: Tensor
+    lengths: Tensor
+    types: Tensor | None = None
+    positions: Tensor | None = None
+    cache: Any = None
+
+
+def collate(sequences: Sequence[Sequence[int]], pad: int, device: Any, types: Sequence[int] | None = None) -> Batch:
+    """Right-padded batch; `types[i]` is the number of leading tokens of row i that are its first segment (encoders)."""
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    width = int(lengths.max())
+    ids = torch.full((len(sequences), width), pad, dtype=torch.long)
+    for i, sequence in enumerate(sequences):
+        ids[i, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
+    at = torch.arange(width)
+    mask = (at < lengths[:, None]).long()
+    kinds = None
+    if types is not None:
+        kinds = ((at >= torch.tensor(types)[:, None]).long() * mask).to(device)
+    return Batch(ids.to(device), mask.to(device), lengths.to(device), kinds)
+
+
+def is_encoder(config: Any) -> bool:
+    """True for BERT's kind, which reads both ways. RrkError for encoder-decoders."""
+    from transformers.models.auto import modeling_auto as auto
+
+    if getattr(config, "is_encoder_decoder", False):
+        raise RrkError(f"{config.model_type}: encoder-decoder models cannot be rerankers; use a decoder or an encoder")
+    return config.model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def trunk(model: Any) -> Any:
+    """The transformer without its head."""
+    return getattr(model, model.base_model_prefix)
+
+
+def head(model: Any) -> Any:
+    """The linear layer that gives the logit, or None where the architecture hides it."""
+    return getattr(model, "score", None) or (getattr(model, "classifier", None) if is_encoder(model.config) else None)
+
+
+def read_scores(model: Any, batch: Batch, pooling: str) -> Tensor:
+    """One logit a row, float32 [rows]. `model` is a plain sequence classifier (not wrapped by PEFT or DDP)."""
+    given: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.mask}
+    if batch.types is not None:
+        given["token_type_ids"] = batch.types
+    if pooling == "cls":
+        return model(**given).logits.float().squeeze(-1)
+    if not is_encoder(model.config):
+        given |= {"use_cache": batch.cache is not None, "position_ids": batch.positions, "past_key_values": batch.cache}
+    hidden = trunk(model)(**given).last_hidden_state
+    if pooling == "mean":
+        weight = batch.mask.to(hidden.dtype).unsqueeze(-1)
+        pooled = (hidden * weight).sum(1) / weight.sum(1)
+    else:
+        pooled = hidden[torch.arange(len(hidden), device=hidden.device), batch.lengths - 1]
+    with torch.autocast(hidden.device.type, enabled=False):
+        return head(model)(pooled.float()).squeeze(-1)
+
+
+def pad_id(tokenizer: Any) -> int:
+    """An id for padding that is not EOS: masked everywhere, but classifiers elsewhere find the last token by it."""
+    eos = tokenizer.eos_token_id
+    candidates = [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id, *tokenizer.all_special_ids]
+    last = len(tokenizer) - 1
+    return next((i for i in candidates if i is not None and i != eos), last if last != eos else 0)
+
+
+def load(path: str | Path, device: str = "auto", dtype: str = "auto") -> tuple[Any, Any]:
+    """(classifier in eval mode, tokenizer) from a checkpoint or a LoRA folder. RrkError if it cannot give one score."""
+    target = _device(device)
+    kind = _DTYPES.get(dtype)
+    if kind is None and dtype != "auto":
+        raise UsageError(f"--dtype {dtype}: choose auto, {', '.join(_DTYPES)}")
+    wanted = kind or (torch.float32 if target.type == "cpu" else "auto")
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    adapter = (Path(path) / "adapter_config.json").is_file()
+    base = _adapter_base(path) if adapter else path
+    with _reading(path):
+        config = AutoConfig.from_pretrained(base)
+        architecture = (config.architectures or ["?"])[0]
+        if not adapter and not architecture.endswith("ForSequenceClassification"):
+            raise RrkError(f"{path}: {architecture} has no trained score; `rrk train-reranker -m {path}` gives it one")
+        if not adapter and config.num_labels != 1:
+            raise RrkError(f"{path}: gives {config.num_labels} labels, a reranker gives one score")
+        model = AutoModelForSequenceClassification.from_pretrained(base, dtype=wanted, num_labels=1)
+        if adapter:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, str(path)).merge_and_unload()
+        tokenizer = _tokenizer(path, base)
+    model.config.get_text_config().pad_token_id = pad_id(tokenizer)
+    if head(model) is not None:
+        head(model).float()
+    elif not is_encoder(model.config):
+        raise RrkError(f"{path}: {type(model).__name__} has no 'score' layer that rrk knows how to read")
+    return model.to(target).eval(), tokenizer
+
+
+def load_base(path: str | Path, seed: int = 0) -> tuple[Any, Any]:
+    """(classifier, tokenizer) to train, float32. A head that is missing, or has several labels, is drawn from `seed`."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    adapter = (Path(path) / "adapter_config.json").is_file()
+    if adapter:
+        # Training goes on from the merged weights; a causal adapter's base has no head yet.
+        return load(path, "cpu", "float32")
+    with _reading(path):
+        config = AutoConfig.from_pretrained(path)
+        is_encoder(config)
+        torch.manual_seed(seeds.derive(seed, "reranker", "head"))
+        model = AutoModelForSequenceClassification.from_pretrained(
+            path, dtype=torch.float32, num_labels=1, ignore_mismatched_sizes=True
+        )
+        tokenizer = _tokenizer(path, path)
+    model.config.get_text_config().pad_token_id = pad_id(tokenizer)
+    if head(model) is None and not is_encoder(model.config):
+        raise RrkError(f"{path}: {type(model).__name__} has no 'score' layer that rrk knows how to train")
+    return model, tokenizer
+
+
+def _tokenizer(path: str | Path, base: str | Path) -> Any:
+    from transformers import AutoTokenizer
+
+    # An adapter folder of other tools need not carry the tokenizer.
+    own = any((Path(path) / name).exists() for name in ("tokenizer.json", "tokenizer_config.json"))
+    return AutoTokenizer.from_pretrained(path if own or not Path(path).is_dir() else base)
+
+
+def _adapter_base(path: str | Path) -> str:
+    import orjson
+
+    name = orjson.loads((Path(path) / "adapter_config.json").read_bytes()).get("base_model_name_or_path")
+    if not name:
+        raise RrkError(f"{path}: its adapter_config.json does not name the base model")
+    # A relative base was relative to where it was trained; try here, then beside the adapter.
+    beside = Path(path).parent / Path(name).name
+    return str(beside) if not Path(name).exists() and beside.is_dir() else name
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {name}: no such device; give auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"--device {name}: torch sees no GPU here")
+    return device
+
+
+@contextmanager
+def _reading(path: str | Path) -> Iterator[None]:
+    """Library chatter off (the new head is expected), library errors in one line."""
+    from transformers.utils import logging as chatter
+
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    chatter.disable_progress_bar()
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RrkError(f"{path}: cannot load a model from here: {reason}") from error
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,206 @@
+"""Pair rows as training examples: groups that share a problem, dev problems set apart, hard negatives checked.
+
+pairs, dev = split(pairs, candidates, share, seed)       # disjoint by base problem
+examples = groups(pairs, renderer, size=2, cross=True)
+check_pairs(mined, "runs/reranker")                      # hard negatives that are now below the median positive
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from rrk import rows, seeds
+from rrk.errors import UsageError
+from rrk.reranking import network
+from rrk.reranking.render import Renderer
+from rrk.reranking.scorer import Note, Question, Scorer
+
+
+def validate_pair(row: dict[str, Any]) -> None:
+    """RowError unless the row can be trained on."""
+    rows.need(row, "chosen", str, "`rrk mine` writes pairs")
+    rows.need(row, "rejected", str, "`rrk mine` writes pairs")
+    if row.get("completion_kind") != "full":
+        rows.need(row, "prompt", str, "a continuation is read after its prompt")
+    if row.get("margin") is not None:
+        rows.need(row, "margin", (int, float))
+
+
+def groups(
+    pairs: Iterable[dict[str, Any]], renderer: Renderer, *, size: int = 2, cross: bool = True, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Training examples: {"ids": programs' token ids, "chosen": index, "rejected": index, "margin": a comparison each}.
+
+    With a `margin` in any pair only the given pairs are compared: the others' margins are not known.
+    """
+    problems: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for pair in pairs:
+        name = rows.task_id(pair) if "task_id" in pair or "name" in pair else str(pair.get("prompt"))
+        # Programs of one group share a prompt, so its text is part of the key (two rounds may have worded it otherwise).
+        problems.setdefault((name, f"{pair.get('language')}\0{pair.get('prompt') or ''}"), []).append(pair)
+    found = []
+    for (name, _), own in sorted(problems.items()):
+        every = cross and all(pair.get("margin") is None for pair in own)
+        random.Random(seeds.derive(seed, "groups", name)).shuffle(own)
+        found += [_group(chunk, renderer, every) for chunk in _chunks(own, size, apart=every)]
+    return found
+
+
+def _chunks(pairs: list[dict[str, Any]], size: int, apart: bool) -> Iterable[list[dict[str, Any]]]:
+    """Split a problem's pairs. `apart`: no program twice in a chunk if possible; otherwise the opposite, to read fewer."""
+    left = list(pairs)
+    while left:
+        chunk = [left.pop(0)]
+        while len(chunk) < size and left:
+            chosen, rejected = {p["chosen"] for p in chunk}, {p["rejected"] for p in chunk}
+            shared = lambda p: (p["chosen"] in chosen) + (p["rejected"] in rejected)  # noqa: B023, E731
+            best = min(range(len(left)), key=lambda i: (shared(left[i]) if apart else -shared(left[i]), i))
+            chunk.append(left.pop(best))
+        yield chunk
+
+
+def _group(chunk: list[dict[str, Any]], renderer: Renderer, cross: bool) -> dict[str, Any]:
+    first = chunk[0]
+    programs: dict[tuple[str, bool], int] = {}
+    sides: list[tuple[int, int]] = []
+    for pair in chunk:
+        full = pair.get("completion_kind") == "full"
+        sides.append(tuple(programs.setdefault((pair[side], full), len(programs)) for side in ("chosen", "rejected")))  # type: ignore[arg-type]
+    comparisons = sides
+    if cross:
+        good, bad = dict.fromkeys(c for c, _ in sides), dict.fromkeys(r for _, r in sides)
+        # A program on both sides (flaky tests, other tools' preferences) is only compared as its pairs say.
+        mixed = good.keys() & bad.keys()
+        comparisons = list(dict.fromkeys([*sides, *((c, r) for c in good for r in bad if not {c, r} & mixed)]))
+    texts, flags = zip(*programs, strict=True)
+    rendered = renderer.render(str(first.get("prompt") or ""), texts, first.get("language"), flags)
+    margins = [float(pair.get("margin") or 0.0) for pair in chunk] if not cross else [0.0] * len(comparisons)
+    return {
+        "ids": [list(text.ids) for text in rendered],
+        "first": [len(text.prefix) for text in rendered],
+        "chosen": [c for c, _ in comparisons],
+        "rejected": [r for _, r in comparisons],
+        "margin": margins,
+    }
+
+
+def split(
+    pairs: Sequence[dict[str, Any]],
+    candidates: Sequence[dict[str, Any]] | None,
+    share: float,
+    seed: int,
+    note: Note = lambda text: None,
+) -> tuple[list[dict[str, Any]], list[list[dict[str, Any]]]]:
+    """(pairs to train on, dev problems), disjoint by base problem: HumanEval/0 in two languages is one problem.
+
+    `candidates` (executed rows) are the dev set, less the problems that are trained on; otherwise a `share` of the base
+    problems is taken out of the pairs, whose programs become candidates with known verdicts.
+    """
+    base = lambda row: rows.base_problem(rows.task_id(row))  # noqa: E731
+    problems: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    if candidates is not None:
+        trained = {base(pair) for pair in pairs if "task_id" in pair or "name" in pair}
+        overlap = set()
+        for row in candidates:
+            rows.completion(row)
+            rows.need(row, "passed", (bool, type(None)), "dev candidates need verdicts: run `rrk execute` first")
+            if base(row) in trained:
+                overlap.add(base(row))
+            elif row["passed"] is not None:
+                problems.setdefault((rows.task_id(row), str(row.get("language"))), []).append(row)
+        if overlap:
+            note(f"{len(overlap)} dev problems are also trained on: left out of dev")
+        if not problems:
+            raise UsageError("--dev: no judged candidate of a problem that is not trained on")
+        return list(pairs), list(problems.values())
+    if not share:
+        return list(pairs), []
+    kept = []
+    for pair in pairs:
+        if seeds.derive(seed, "dev", base(pair)) / 2**63 >= share:
+            kept.append(pair)
+            continue
+        own = problems.setdefault((rows.task_id(pair), str(pair.get("language"))), [])
+        shared: dict[str, Any] = {
+            key: pair[key] for key in ("task_id", "name", "language", "prompt", "completion_kind") if key in pair
+        }
+        for side, passed in (("chosen", True), ("rejected", False)):
+            row = {**shared, "completion": pair[side], "passed": passed}
+            if row not in own:
+                own.append(row)
+    if not kept or not problems:
+        raise UsageError(f"--dev-share {share} leaves nothing to train on, or nothing to look at; give more problems")
+    return kept, list(problems.values())
+
+
+def check_pairs(pairs: Sequence[dict[str, Any]], reranker: str | Path) -> dict[str, int]:
+    """How many hard negatives a reranker puts below the median positive of their problem, and how many were before.
+
+    "Before" is by the scores that stand in the pairs (`chosen_score`, `rejected_score`): those they were mined with.
+    """
+    problems: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for pair in pairs:
+        validate_pair(pair)
+        problems.setdefault((rows.task_id(pair), str(pair.get("language"))), []).append(pair)
+    scorer = Scorer.load(reranker)
+    asked = []
+    for own in problems.values():
+        texts = list(
+            dict.fromkeys(
+                (pair[side], pair.get("completion_kind") == "full") for pair in own for side in ("chosen", "rejected")
+            )
+        )
+        asked.append(
+            Question(
+                str(own[0].get("prompt") or ""), [t for t, _ in texts], own[0].get("language"), [f for _, f in texts]
+            )
+        )
+    count = {"hard_negatives": 0, "below_median_positive": 0, "below_before": 0}
+    for own, q, scores in zip(problems.values(), asked, scorer.score_many(asked), strict=True):
+        now = dict(zip(q.programs, scores, strict=True))
+        before: dict[str, Any] = {
+            pair[side]: pair.get(f"{side}_score") for pair in own for side in ("chosen", "rejected")
+        }
+        good = list(dict.fromkeys(pair["chosen"] for pair in own))
+        known = [before[text] for text in good if before[text] is not None]
+        for text in dict.fromkeys(pair["rejected"] for pair in own if pair.get("kind") == "hard"):
+            count["hard_negatives"] += 1
+            count["below_median_positive"] += now[text] < median(now[g] for g in good)
+            old = before[text]
+            count["below_before"] += bool(known) and old is not None and old < median(known)
+    return count
+
+
+class Collator:
+    """Groups of several problems as one right-padded batch, with the comparisons' rows in it."""
+
+    def __init__(self, pad: int, types: bool):
+        self.pad, self.types = pad, types
+
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        ids: list[Sequence[int]] = []
+        first: list[int] = []
+        chosen: list[int] = []
+        rejected: list[int] = []
+        margin: list[float] = []
+        for example in examples:
+            chosen += [len(ids) + i for i in example["chosen"]]
+            rejected += [len(ids) + i for i in example["rejected"]]
+            ids += example["ids"]
+            first += example["first"]
+            margin += example["margin"]
+        batch = network.collate(ids, self.pad, "cpu", first if self.types else None)
+        made = {"input_ids": batch.ids, "attention_mask": batch.mask}
+        if batch.types is not None:
+            made["token_type_ids"] = batch.types
+        return made | {
+            "chosen": torch.tensor(chosen),
+            "rejected": torch.tensor(rejected),
+            "margin": torch.tensor(margin),
+        }

@@ -1,0 +1,67 @@
+"""`rrk_reranker.json`: what a trained reranker must never be separated from.
+
+    record.write(folder, Record(rendering, golden=[0.31, -1.2, ...], calibration=(a, b)))
+    record.read(folder)                # None where the folder is somebody else's classifier
+
+How pairs are rendered, the scores of GOLDEN (computed when the model was saved, re-computed when it is loaded: other library
+versions, other tokenizer files or a damaged checkpoint show here, not in a benchmark months later), and Platt's two parameters
+that turn a raw score into a probability, fitted on dev problems.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import orjson
+
+from rrk.errors import RrkError
+from rrk.reranking.render import Rendering
+
+NAME = "rrk_reranker.json"
+FORMAT = 1
+
+# (prompt, programs, language, which stand alone). Two share a prompt, so that the shared path is checked too.
+GOLDEN: list[tuple[str, list[str], str, list[bool]]] = [
+    ("def add(a, b):\n", ["    return a + b\n", "    return a - b\n", "    pass"], "py", [False] * 3),
+    (
+        "// Größtes Element, größer als 0 – sonst 0.\nint f(vector<int> v) {\n",
+        ["    return v[0];\n}\n"],
+        "cpp",
+        [False],
+    ),
+    ("Write a program.", ["print('hello')\nprint(\"12345\")\n" * 8, ""], "py", [True, False]),
+]
+
+
+@dataclass(frozen=True)
+class Record:
+    """`golden`: one score a program of GOLDEN, in order. `calibration`: (a, b) of p = sigmoid(a + b * score)."""
+
+    rendering: Rendering
+    golden: list[float]
+    calibration: tuple[float, float] | None = None
+
+
+def write(folder: str | Path, record: Record) -> None:
+    target = Path(folder) / NAME
+    part = target.with_suffix(".json.part")
+    part.write_bytes(orjson.dumps({"format": FORMAT, **asdict(record)}, option=orjson.OPT_INDENT_2))
+    os.replace(part, target)
+
+
+def read(folder: str | Path) -> Record | None:
+    """The record, or None if there is none; RrkError if it is damaged or of another rrk."""
+    path = Path(folder) / NAME
+    if not path.is_file():
+        return None
+    try:
+        found = orjson.loads(path.read_bytes())
+        if found["format"] != FORMAT:
+            raise RrkError(f"{path}: written by another rrk (format {found['format']}); train the reranker again")
+        calibration = found["calibration"]
+        golden = [float(score) for score in found["golden"]]
+        return Record(Rendering(**found["rendering"]), golden, tuple(calibration) if calibration else None)
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise RrkError(f"{path}: damaged ({error}); train the reranker again") from None

@@ -1,0 +1,160 @@
+"""The one way a (prompt, program) pair becomes tokens, for training, reranking and PPO alike.
+
+    renderer = Renderer(tokenizer, Rendering(max_length=2048), encoder=False)
+    text = renderer.render(prompt, ["    return a + b\\n"], language="py")[0]
+    text.prefix, text.suffix        # token ids; the model reads prefix + suffix
+
+Prompt and program are always tokenised apart and joined as ids, so the boundary between them is the same whatever follows,
+and all programs of a problem share `prefix`. A decoder reads `[head] prompt [middle] program EOS`: head is the tokenizer's own
+BOS where it has one, or the chat template's opening; the last token is always EOS, on which the score is read. An encoder
+reads the tokenizer's own sentence pair. Text never becomes a special token: a program cannot write its own EOS.
+
+A whole program (`completion_kind: full`, `solution`) that opens with its prompt is rendered as the continuation that it is;
+any other stands after a blank line.
+
+Too long: the prompt loses its beginning first, then the program loses its beginning; the program's end and EOS stay. Both are
+counted (`prompt_cut`, `program_cut`), for callers to report. All settings are saved with the model (rrk/reranking/record.py).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rrk import rows
+from rrk.errors import RrkError, UsageError
+
+TEMPLATES = ("plain", "chat")
+POOLINGS = ("last", "cls", "mean")
+_PROMPT, _PROGRAM = "@@rrk:prompt@@", "@@rrk:program@@"
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """Settings that belong to a trained model. `pooling`: last (token; decoders), cls (the encoder's own head) or mean."""
+
+    template: str = "plain"
+    language_tag: bool = False
+    max_length: int = 2048
+    pooling: str = "last"
+
+    def __post_init__(self) -> None:
+        if self.template not in TEMPLATES:
+            raise UsageError(f"template '{self.template}': choose one of {', '.join(TEMPLATES)}")
+        if self.pooling not in POOLINGS:
+            raise UsageError(f"pooling '{self.pooling}': choose one of {', '.join(POOLINGS)}")
+        if self.max_length < 8:
+            raise UsageError(f"a length of {self.max_length} tokens leaves no room for a program")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Token ids of one pair; `prompt_cut` and `program_cut` are tokens that did not fit."""
+
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+    prompt_cut: int = 0
+    program_cut: int = 0
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return self.prefix + self.suffix
+
+
+class Renderer:
+    """Settings applied with one tokenizer. `cuts` counts the programs whose prompt or own text was cut."""
+
+    def __init__(self, tokenizer: Any, rendering: Rendering, *, encoder: bool):
+        self.tokenizer, self.rendering, self.encoder = tokenizer, rendering, encoder
+        self.cuts: Counter[str] = Counter()
+        self.type_ids = encoder and "token_type_ids" in tokenizer.model_input_names
+        head, middle, tail = (
+            self._pair() if encoder else self._chat() if rendering.template == "chat" else self._plain()
+        )
+        self._head, self._middle, self._tail = tuple(head), tuple(middle), tuple(tail)
+        self._blank = () if encoder else tuple(self._tokens(["\n\n"])[0])
+
+    def render(
+        self, prompt: str, programs: Sequence[str], language: str | None = None, full: bool | Sequence[bool] = False
+    ) -> list[Rendered]:
+        """One Rendered a program. `full`: which programs stand alone (all of them, or one flag a program)."""
+        flags = [full] * len(programs) if isinstance(full, bool) else list(full)
+        texts: list[str] = []
+        apart: list[bool] = []
+        for program, stands_alone in zip(programs, flags, strict=True):
+            opens = stands_alone and bool(prompt.strip()) and program.startswith(prompt)
+            texts.append(program[len(prompt) :] if opens else program)
+            apart.append(stands_alone and not opens and bool(prompt))
+        tag = f"[{rows.language_code(language)}]\n" if self.rendering.language_tag and language else ""
+        opening, *bodies = self._tokens([tag + prompt, *texts])
+        return [self._fit(opening, body, gap) for body, gap in zip(bodies, apart, strict=True)]
+
+    def _fit(self, prompt: list[int], program: list[int], apart: bool) -> Rendered:
+        middle = self._middle or (self._blank if apart else ())
+        room = self.rendering.max_length - len(self._head) - len(middle) - len(self._tail)
+        program_cut = max(0, len(program) - room)
+        prompt_cut = max(0, len(prompt) + len(program) - program_cut - room)
+        self.cuts["programs"] += 1
+        self.cuts["prompt_cut"] += prompt_cut > 0
+        self.cuts["program_cut"] += program_cut > 0
+        prefix = (*self._head, *prompt[prompt_cut:], *middle)
+        return Rendered(prefix, (*program[program_cut:], *self._tail), prompt_cut, program_cut)
+
+    def _tokens(self, texts: list[str]) -> list[list[int]]:
+        # The tokenizers library refuses lone surrogates, which models do write.
+        clean = [text.encode("utf-8", "surrogatepass").decode("utf-8", "replace") for text in texts]
+        return self.tokenizer(
+            clean,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # "longer than the model's maximum": we cut, and count it
+        )["input_ids"]
+
+    def _special(self, text: str) -> list[int]:
+        """Ids of a template's own text, in which special tokens are meant."""
+        ids = self.tokenizer(text, add_special_tokens=False, return_token_type_ids=False, verbose=False)["input_ids"]
+        return list(ids)
+
+    def _eos(self) -> int:
+        if self.tokenizer.eos_token_id is None:
+            raise RrkError(
+                "the tokenizer has no end-of-sequence token, on which a decoder's score is read; set eos_token"
+            )
+        return self.tokenizer.eos_token_id
+
+    def _plain(self) -> tuple[list[int], list[int], list[int]]:
+        # Whatever the tokenizer puts before a text of its own accord (Llama: BOS; Qwen, GPT-2: nothing).
+        with_specials, bare = self.tokenizer("a")["input_ids"], self._special("a")
+        return list(with_specials[: _find(with_specials, bare)]), [], [self._eos()]
+
+    def _chat(self) -> tuple[list[int], list[int], list[int]]:
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise UsageError("the tokenizer has no chat template; use the plain template")
+        messages = [{"role": "user", "content": _PROMPT}, {"role": "assistant", "content": _PROGRAM}]
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False)
+        if text.count(_PROMPT) != 1 or text.count(_PROGRAM) != 1:
+            raise UsageError("the chat template changes what it is given; use the plain template")
+        head, _, rest = text.partition(_PROMPT)
+        middle, _, tail = rest.partition(_PROGRAM)
+        end, eos = self._special(tail), self._eos()
+        # Nothing may follow EOS: the score is read on it.
+        end = end[: len(end) - end[::-1].index(eos)] if eos in end else [*end, eos]
+        return self._special(head), self._special(middle), end
+
+    def _pair(self) -> tuple[list[int], list[int], list[int]]:
+        a, b = self._special("a"), self._special("b")
+        pair = self.tokenizer("a", "b")["input_ids"]
+        first = _find(pair, a)
+        second = first + len(a) + _find(pair[first + len(a) :], b)
+        return list(pair[:first]), list(pair[first + len(a) : second]), list(pair[second + len(b) :])
+
+
+def _find(ids: Sequence[int], part: Sequence[int]) -> int:
+    for start in range(len(ids) - len(part) + 1):
+        if list(ids[start : start + len(part)]) == list(part):
+            return start
+    raise RrkError("the tokenizer writes a text differently beside special tokens; rrk cannot render with it")

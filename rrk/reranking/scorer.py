@@ -1,0 +1,291 @@
+"""Scores of programs by a trained reranker, with the work that candidates share done once.
+
+    scorer = Scorer.load("runs/reranker", device="auto", dtype="auto")
+    scorer.score(prompt, programs, "py")                    # raw logits, one a program
+    scorer.score_many([Question(prompt, programs, "py"), ...])
+    scorer.probability(scores)                              # Platt, where the reranker was calibrated
+
+Identical texts are read once. Texts with the same beginning (the prompt) share its keys and values: several prompts are read
+in one padded batch, then every program continues its own prompt's cache. What stands alone goes through plain batches sorted by
+length. Batches hold a budget of tokens; when memory runs out the budget is halved and `note` is told. On loading, the record's
+golden scores are computed again and must agree; where a model's cache does not give the plain scores, it is not used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from rrk import rows
+from rrk.errors import RrkError, UsageError
+from rrk.reranking import network, record
+from rrk.reranking.render import Renderer, Rendering
+
+Ids = tuple[int, ...]
+T = TypeVar("T")
+Note = Callable[[str], None]
+
+BUDGET = {"cpu": 4096, "cuda": 65536}  # tokens a batch
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}  # of golden scores, times 1 + |score|
+_KEPT = 8  # a cached token takes about this much less memory and time than one that is read
+
+
+class Question(NamedTuple):
+    """One problem's programs. `full`: which of them stand alone (render.py)."""
+
+    prompt: str
+    programs: Sequence[str]
+    language: str | None = None
+    full: bool | Sequence[bool] = False
+
+
+def question(problem: Sequence[dict[str, Any]]) -> Question:
+    """A problem's candidate rows as what the scorer takes."""
+    first = problem[0]
+    return Question(
+        str(first.get("prompt") or ""),
+        [rows.completion(row) for row in problem],
+        first.get("language"),
+        [rows.is_full(row) for row in problem],
+    )
+
+
+class Scorer:
+    """A model that is ready to score. `share=False` never uses a cache; `budget` is in tokens."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        rendering: Rendering,
+        *,
+        calibration: tuple[float, float] | None = None,
+        budget: int | None = None,
+        share: bool = True,
+        note: Note = lambda text: None,
+    ):
+        self.model, self.tokenizer, self.calibration, self.note = model, tokenizer, calibration, note
+        encoder = network.is_encoder(model.config)
+        if encoder == (rendering.pooling == "last"):
+            kind = "encoder" if encoder else "decoder"
+            raise UsageError(
+                f"pooling '{rendering.pooling}' does not fit a {kind}: last for decoders, cls or mean for encoders"
+            )
+        self.renderer = Renderer(tokenizer, rendering, encoder=encoder)
+        self.pad = network.pad_id(tokenizer)
+        self.device = next(model.parameters()).device
+        self.budget = budget or BUDGET.get(self.device.type, BUDGET["cuda"])
+        self.share = share and not encoder and _cache_is_plain(model.config)
+        self._checked = not self.share
+        self._window = _window(model.config)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        dtype: str = "auto",
+        *,
+        budget: int | None = None,
+        note: Note = lambda text: None,
+    ) -> Scorer:
+        """Load and check. A classifier that rrk did not train is rendered by its chat template, if it has one.
+
+        Raises RrkError where the checkpoint cannot be read, gives no single score, or gives other scores than when it was saved.
+        """
+        if not Path(path).exists() and str(path).startswith((".", "/")):
+            raise UsageError(f"{path}: no such folder")
+        found = record.read(path)
+        model, tokenizer = network.load(path, device, dtype)
+        if found is None:
+            template = "chat" if getattr(tokenizer, "chat_template", None) else "plain"
+            pooling = "cls" if network.is_encoder(model.config) else "last"
+            note(f"{path}: not trained by rrk; rendered with the {template} template")
+            return cls(
+                model,
+                tokenizer,
+                Rendering(template, pooling=pooling, max_length=_longest(model.config)),
+                budget=budget,
+                note=note,
+            )
+        scorer = cls(model, tokenizer, found.rendering, calibration=found.calibration, budget=budget, note=note)
+        scorer.check_golden(found.golden, str(path))
+        return scorer
+
+    def score(
+        self, prompt: str, programs: Sequence[str], language: str | None = None, full: bool | Sequence[bool] = False
+    ) -> list[float]:
+        """Raw scores of one problem's programs, in their order."""
+        return self.score_many([Question(prompt, programs, language, full)])[0]
+
+    @torch.inference_mode()
+    def score_many(self, questions: Sequence[Question]) -> list[list[float]]:
+        """Raw scores of several problems' programs; what they share is computed once over all of them."""
+        texts = [self.renderer.render(q.prompt, q.programs, q.language, q.full) for q in questions]
+        groups: dict[Ids, dict[Ids, float]] = {}
+        for rendered in texts:
+            for text in rendered:
+                groups.setdefault(text.prefix, {})[text.suffix] = math.nan
+        shared: list[Ids] = []
+        if self._may_share():
+            longest = max((len(p) + max(map(len, s)) for p, s in groups.items()), default=0)
+            if self._window is None or longest < self._window:
+                shared = [prefix for prefix, suffixes in groups.items() if prefix and len(suffixes) > 1]
+        alone = [(p, s) for p in groups.keys() - set(shared) for s in groups[p]] if len(shared) < len(groups) else []
+        # A set has no order of its own; the batches must not depend on hashing.
+        alone.sort()
+        training = self.model.training
+        self.model.eval()
+        try:
+            self._score_shared(shared, groups)
+            for (prefix, suffix), score in self._score_plain(alone):
+                groups[prefix][suffix] = score
+        finally:
+            self.model.train(training)
+        return [[groups[text.prefix][text.suffix] for text in rendered] for rendered in texts]
+
+    def probability(self, scores: Sequence[float]) -> list[float]:
+        """Chance of passing by Platt's parameters, fitted on dev problems. UsageError where the reranker has none."""
+        if self.calibration is None:
+            raise UsageError("the reranker is not calibrated: train it with `rrk train-reranker --dev SCORED_ROWS`")
+        a, b = self.calibration
+        return [0.5 * (1.0 + math.tanh(0.5 * (a + b * score))) for score in scores]
+
+    def golden(self) -> list[float]:
+        """Scores of record.GOLDEN, in order."""
+        cuts = self.renderer.cuts.copy()
+        questions = [Question(*golden) for golden in record.GOLDEN]
+        scores = [score for row in self.score_many(questions) for score in row]
+        self.renderer.cuts = cuts
+        return scores
+
+    def check_golden(self, expected: Sequence[float], name: str) -> None:
+        """RrkError unless the golden scores come out as they did when the model was saved."""
+        found = self.golden()
+        tolerance = TOLERANCE.get(next(network.trunk(self.model).parameters()).dtype, 6e-2)
+        for was, now in zip(expected, found, strict=True):
+            if not abs(was - now) <= tolerance * (1 + abs(was)):
+                raise RrkError(
+                    f"{name}: scores a known program {now:.5g}, but {was:.5g} when it was saved: the checkpoint, its tokenizer or "
+                    f"a library is not the same; train it again (rrk.json names the versions it was made with)"
+                )
+
+    # ---- how -----------------------------------------------------------------------------------------------------
+
+    def _may_share(self) -> bool:
+        """Whether the cache gives the plain scores; found out once, on the golden texts."""
+        if not self._checked:
+            self._checked = True
+            with_cache = self.golden()
+            self.share = False
+            plain = self.golden()
+            limit = 10 * TOLERANCE.get(next(network.trunk(self.model).parameters()).dtype, 6e-2)
+            self.share = all(abs(a - b) <= limit * (1 + abs(b)) for a, b in zip(with_cache, plain, strict=True))
+            if not self.share:
+                self.note(
+                    f"{type(self.model).__name__}: its cache does not give the plain scores; prompts are read again for every program"
+                )
+        return self.share
+
+    def _score_plain(self, items: Sequence[tuple[Ids, Ids]]) -> Iterator[tuple[tuple[Ids, Ids], float]]:
+        def run(part: Sequence[tuple[Ids, Ids]]) -> list[float]:
+            types = [len(p) for p, _ in part] if self.renderer.type_ids else None
+            batch = network.collate([p + s for p, s in part], self.pad, self.device, types)
+            return network.read_scores(self.model, batch, self.renderer.rendering.pooling).tolist()
+
+        size = lambda part: len(part) * max(len(p) + len(s) for p, s in part)  # noqa: E731
+        ordered = sorted(items, key=lambda item: len(item[0]) + len(item[1]))
+        for part, scores in self._batches(ordered, size, run):
+            yield from zip(part, scores, strict=True)
+
+    def _score_shared(self, prefixes: Sequence[Ids], groups: dict[Ids, dict[Ids, float]]) -> None:
+        def read(part: Sequence[Ids]) -> None:
+            batch = network.collate(part, self.pad, self.device)
+            cache = network.trunk(self.model)(
+                input_ids=batch.ids, attention_mask=batch.mask, use_cache=True
+            ).past_key_values
+            kept = [(layer.keys, layer.values) for layer in cache.layers]
+            self._continue(part, kept, batch, groups)
+
+        size = lambda part: len(part) * max(map(len, part))  # noqa: E731
+        for _ in self._batches(sorted(prefixes, key=len), size, read):
+            pass
+
+    def _continue(self, prefixes: Sequence[Ids], kept: list, read: network.Batch, groups: dict) -> None:
+        """Scores of all programs after these prompts, from the prompts' keys and values (one pair a layer)."""
+        from transformers import DynamicCache
+
+        width = read.ids.shape[1]
+        items = [(row, suffix) for row, prefix in enumerate(prefixes) for suffix in groups[prefix]]
+
+        def run(part: Sequence[tuple[int, Ids]]) -> list[float]:
+            batch = network.collate([suffix for _, suffix in part], self.pad, self.device)
+            chosen = torch.tensor([row for row, _ in part], device=self.device)
+            cache = DynamicCache([(k.index_select(0, chosen), v.index_select(0, chosen)) for k, v in kept])
+            batch.positions = read.lengths[chosen, None] + torch.arange(batch.ids.shape[1], device=self.device)
+            batch.mask = torch.cat([read.mask[chosen], batch.mask], dim=1)
+            batch.cache = cache
+            return network.read_scores(self.model, batch, "last").tolist()
+
+        size = lambda part: len(part) * (max(len(suffix) for _, suffix in part) + width // _KEPT)  # noqa: E731
+        for part, scores in self._batches(sorted(items, key=lambda item: len(item[1])), size, run):
+            for (row, suffix), score in zip(part, scores, strict=True):
+                groups[prefixes[row]][suffix] = score
+
+    def _batches(
+        self, items: Sequence[T], size: Callable[[Sequence[T]], int], run: Callable[[Sequence[T]], Any]
+    ) -> Iterator[tuple[Sequence[T], Any]]:
+        """Run over consecutive parts within the budget (one item always goes); halve the budget when memory runs out."""
+        start = 0
+        while start < len(items):
+            end = start + 1
+            while end < len(items) and size(items[start : end + 1]) <= self.budget:
+                end += 1
+            part = items[start:end]
+            try:
+                result = run(part)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_memory(error):
+                    raise
+                if len(part) == 1 and self.budget <= size(part):
+                    raise RrkError(
+                        f"out of memory on a single text ({size(part)} tokens); give --dtype bfloat16, or a reranker with a smaller --max-length"
+                    ) from error
+                self.budget = max(1, min(self.budget, size(part)) // 2)
+                self.note(f"out of memory: going on with {self.budget} tokens a batch")
+            else:
+                yield part, result
+                start = end
+                continue
+            # Outside the handler: the traceback holds the tensors that did not fit.
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+
+def _is_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _cache_is_plain(config: Any) -> bool:
+    """False for recurrent and linear layers, whose state is not keys and values a token."""
+    kinds = getattr(config.get_text_config(), "layer_types", None) or []
+    return all(kind in ("full_attention", "sliding_attention", "attention") for kind in kinds)
+
+
+def _window(config: Any) -> int | None:
+    """Length from which a sliding window would look past the beginning of a text."""
+    text = config.get_text_config()
+    window = getattr(text, "sliding_window", None)
+    kinds = getattr(text, "layer_types", None)
+    if not window or getattr(text, "use_sliding_window", True) is False or (kinds and "sliding_attention" not in kinds):
+        return None
+    return int(window)
+
+
+def _longest(config: Any) -> int:
+    found = getattr(config.get_text_config(), "max_position_embeddings", None) or 2048
+    return min(int(found), 4096)

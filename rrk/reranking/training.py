@@ -1,0 +1,409 @@
+"""Bradley-Terry training of a reranker, through TRL's RewardTrainer with rrk's rendering.
+
+    result = train(pairs, "runs/sft", "runs/reranker", TrainingOptions(steps=300), dev=Dev(problems, auc, platt))
+
+Loss: -log sigmoid(r_chosen - r_rejected - margin), plus `center` x mean((r_chosen + r_rejected)^2) (Eisenstein et al. 2023,
+arXiv 2312.09244, equation 2): TRL's own code. What is ours: a step takes `batch_size` small groups of pairs, one problem each;
+a program that stands in several pairs of its group is read once; and with `cross`, every chosen program of a group is compared
+with every rejected one (sound where pairs are verified, as `rrk mine` writes them: passing against failing).
+
+With dev problems (executed candidates), the within-problem AUC decides which checkpoint is kept and when to stop, and Platt's
+parameters are fitted on them. A run that is stopped saves a checkpoint; --resume ends in the same weights bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from rrk import jsonl
+from rrk.errors import RrkError, UsageError
+from rrk.reranking import network, record
+from rrk.reranking.pairs import Collator, groups
+from rrk.reranking.render import Rendering
+from rrk.reranking.scorer import Note, Question, Scorer, question
+
+RUN = "rrk_run.json"  # parameters of a run that has not ended
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """`batch_size`: groups (of one problem each) a step; `group`: pairs a group; `steps` wins over `epochs`.
+
+    `lr` None: by the number of weights (DEFAULT_LR); ten times that with LoRA.
+    """
+
+    steps: int | None = None
+    epochs: float = 1.0
+    batch_size: int = 16
+    micro_batch: int | None = None
+    group: int = 2
+    cross: bool = True
+    lr: float | None = None
+    weight_decay: float = 0.0
+    warmup: float = 0.05
+    schedule: str = "linear"
+    center: float = 0.01
+    lora_r: int = 0
+    keep_adapter: bool = False
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    template: str = "plain"
+    language_tag: bool = False
+    max_length: int = 2048
+    pooling: str | None = None
+    eval_every: int = 50
+    patience: int = 0
+    save_every: int = 100
+    seed: int = 0
+
+    def check(self) -> None:
+        if self.micro_batch is not None and self.batch_size % self.micro_batch:
+            raise UsageError(f"--batch-size {self.batch_size} is not a multiple of --micro-batch {self.micro_batch}")
+        if self.schedule not in ("linear", "constant", "cosine"):
+            raise UsageError(f"--schedule {self.schedule}: choose linear, cosine or constant")
+        if self.keep_adapter and not self.lora_r:
+            raise UsageError("--keep-adapter needs --lora-r")
+
+
+# Largest rate that trained steadily: up to so many weights, this rate (tiny models measured here; the rest is common practice).
+DEFAULT_LR = ((10e6, 7e-4), (100e6, 1e-4), (1e9, 2e-5), (math.inf, 1e-5))
+
+
+@dataclass
+class Dev:
+    """Executed candidates of problems that are not trained on. `auc(scores, passed)` of one problem, None if it has no pair;
+    `platt(scores, passed)` over all."""
+
+    problems: Sequence[Sequence[dict[str, Any]]]
+    auc: Callable[[Sequence[float], Sequence[bool]], float | None]
+    platt: Callable[[Sequence[float], Sequence[bool]], tuple[float, float]]
+
+    def questions(self) -> list[Question]:
+        return [question(problem) for problem in self.problems]
+
+    def mean_auc(self, scores: Sequence[Sequence[float]]) -> float | None:
+        found = [self.auc(s, [bool(row["passed"]) for row in p]) for s, p in zip(scores, self.problems, strict=True)]
+        known = [value for value in found if value is not None]
+        return sum(known) / len(known) if known else None
+
+
+@dataclass
+class Result:
+    """`figures` go into rrk.json; `dev_scores` are the kept model's, a list a dev problem."""
+
+    figures: dict[str, Any] = field(default_factory=dict)
+    dev_scores: list[list[float]] = field(default_factory=list)
+
+
+def train(
+    pairs: Sequence[dict[str, Any]],
+    base: str | Path,
+    out: str | Path,
+    options: TrainingOptions,
+    *,
+    dev: Dev | None = None,
+    params: dict[str, Any] | None = None,
+    resume: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_step: Callable[[int, int, dict[str, Any]], None] = lambda step, of, figures: None,
+    note: Note = lambda text: None,
+) -> Result | None:
+    """Train and write everything but rrk.json into `out`. None if `should_stop` ended it: a checkpoint is there for --resume.
+
+    Raises UsageError for contradictory options or an unfinished run of others, RrkError where the base cannot be a reranker.
+    """
+    options.check()
+    if not pairs:
+        raise UsageError("no pairs to train on; `rrk mine` makes them from executed candidates")
+    out = Path(out)
+    params = {**asdict(options), **(params or {})}
+    checkpoint = _begin(out, params, resume)
+    model, tokenizer = network.load_base(base, options.seed)
+    encoder = network.is_encoder(model.config)
+    rendering = Rendering(
+        options.template,
+        options.language_tag,
+        _limit(model, options.max_length),
+        options.pooling or ("cls" if encoder else "last"),
+    )
+    scorer = Scorer(model, tokenizer, rendering, note=note)
+    examples = groups(pairs, scorer.renderer, size=options.group, cross=options.cross, seed=options.seed)
+    cuts = dict(scorer.renderer.cuts)
+    if cuts["prompt_cut"]:
+        note(
+            f"{cuts['prompt_cut']} of {cuts['programs']} prompts were cut on the left to {rendering.max_length} tokens"
+            + (f", and {cuts['program_cut']} programs at their beginning" if cuts["program_cut"] else "")
+        )
+    if dev is not None and dev.mean_auc([[0.0] * len(p) for p in dev.problems]) is None:
+        raise UsageError("--dev has no problem with both a passing and a failing candidate")
+    weights = sum(p.numel() for p in model.parameters())
+    lr = options.lr or next(rate for size, rate in DEFAULT_LR if weights <= size) * (10 if options.lora_r else 1)
+    trainer = _trainer(model, tokenizer, examples, scorer, options, lr, out, dev, should_stop, on_step)
+    # Only now: a run that is refused must not ask for --resume.
+    out.mkdir(parents=True, exist_ok=True)
+    (out / RUN).write_bytes(jsonl.dumps(params))
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if should_stop():
+        return None
+    return _finish(
+        trainer, scorer, out, options, dev, {"lr": lr, "weights": weights, "groups": len(examples), **cuts}, note
+    )
+
+
+def _begin(out: Path, params: dict[str, Any], resume: bool) -> Path | None:
+    """Refuse to mix runs; returns the checkpoint to go on from."""
+    params = jsonl.loads(jsonl.dumps(params))
+    before = out / RUN
+    if before.exists():
+        if not resume:
+            raise UsageError(f"{out} holds an unfinished run; go on with --resume, or remove it")
+        old = jsonl.loads(before.read_bytes())
+        if old != params:
+            changed = sorted(k for k in {*old, *params} if old.get(k) != params.get(k))
+            raise UsageError(f"{out} was begun with other parameters ({', '.join(changed)})")
+    # trainer_state.json is written last: a checkpoint without it was cut short.
+    whole = [p for p in (out / CHECKPOINTS).glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
+    return max(whole, key=lambda p: int(p.name.split("-")[1]), default=None)
+
+
+def _limit(model: Any, wanted: int) -> int:
+    config = model.config.get_text_config()
+    most = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    # RoBERTa's positions start behind the padding id.
+    return min(wanted, int(most) - (2 if "roberta" in config.model_type else 0)) if most else wanted
+
+
+def _trainer(
+    model,
+    tokenizer,
+    examples,
+    scorer: Scorer,
+    options: TrainingOptions,
+    lr: float,
+    out: Path,
+    dev,
+    should_stop,
+    on_step,
+):
+    from datasets import Dataset, disable_progress_bars
+    from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
+    from transformers.utils import logging as chatter
+    from trl import RewardConfig, RewardTrainer
+
+    chatter.set_verbosity_error()
+    chatter.disable_progress_bar()
+    disable_progress_bars()
+
+    class Trainer(RewardTrainer):
+        """TRL's loss over programs that are read once; dev AUC in place of a loss on pairs."""
+
+        def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
+            return dataset
+
+        def _set_signature_columns_if_needed(self):
+            self._signature_columns: Any = ["ids", "first", "chosen", "rejected", "margin"]
+
+        def create_model_card(self, *_, **__):
+            pass
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            compared = torch.cat([inputs.pop("chosen"), inputs.pop("rejected")])
+
+            # Classifiers find the last token by this id; Trainer.train() sets it to the tokenizer's own, which may be EOS.
+            plain(self).config.get_text_config().pad_token_id = scorer.pad
+
+            def read(margin, **given):
+                if scorer.renderer.rendering.pooling == "mean":
+                    lengths = given["attention_mask"].sum(1)
+                    batch = network.Batch(
+                        given["input_ids"], given["attention_mask"], lengths, given.get("token_type_ids")
+                    )
+                    logits = network.read_scores(plain(self), batch, "mean").unsqueeze(-1)
+                else:
+                    logits = model(**given).logits.float()
+                return SimpleNamespace(logits=logits[compared])
+
+            return super().compute_loss(read, inputs, return_outputs, num_items_in_batch)
+
+        def evaluate(self, *_, **__):
+            scorer.model = plain(self)
+            # The same precision that the training pass has; the head is float32 either way.
+            with torch.autocast(scorer.device.type, torch.bfloat16) if options.bf16 else nullcontext():
+                auc = dev.mean_auc(scorer.score_many(dev.questions()))
+            metrics = {"eval_auc": auc}
+            self.log(dict(metrics))
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            return metrics
+
+    class Watch(TrainerCallback):
+        """Progress out, requests to stop in."""
+
+        last: dict[str, Any] = {}  # noqa: RUF012 - one run, one instance
+
+        def on_log(self, args, state, control, logs=None, **_):
+            self.last = {**self.last, **(logs or {})}
+
+        def on_step_end(self, args, state, control, **_):
+            on_step(state.global_step, state.max_steps, self.last)
+            if dev is not None and state.global_step >= state.max_steps:
+                control.should_evaluate = control.should_save = True
+            if should_stop():
+                control.should_save = control.should_training_stop = True
+            return control
+
+    micro = options.micro_batch or options.batch_size
+    evaluation: dict[str, Any] = {}
+    callbacks: list[Any] = [Watch()]
+    if dev is not None:
+        every = options.eval_every
+        evaluation = {
+            "eval_strategy": "steps",
+            "eval_steps": every,
+            "save_steps": every,
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "eval_auc",
+            "greater_is_better": True,
+        }
+        if options.patience:
+            callbacks.append(EarlyStoppingCallback(options.patience))
+    else:
+        evaluation = {"save_steps": options.save_every}
+    # Renamed in transformers 5.2x; TRL's default is on.
+    known = RewardConfig.__dataclass_fields__
+    checkpointing = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
+    evaluation[checkpointing] = options.gradient_checkpointing
+    arguments = RewardConfig(
+        output_dir=str(out / CHECKPOINTS),
+        max_steps=options.steps or -1,
+        num_train_epochs=options.epochs,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=options.batch_size // micro,
+        learning_rate=lr,
+        weight_decay=options.weight_decay,
+        warmup_steps=options.warmup,
+        lr_scheduler_type=options.schedule,
+        center_rewards_coefficient=options.center or None,
+        max_length=None,
+        bf16=options.bf16,
+        use_cpu=not torch.cuda.is_available(),
+        seed=options.seed,
+        data_seed=options.seed,
+        save_strategy="steps",
+        save_total_limit=2,
+        logging_steps=10,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        **evaluation,
+    )
+    lora: Any = None
+    if options.lora_r:
+        from peft import LoraConfig
+
+        lora = LoraConfig(
+            r=options.lora_r,
+            lora_alpha=2 * options.lora_r,
+            target_modules="all-linear",
+            task_type="SEQ_CLS",
+            modules_to_save=["classifier" if scorer.renderer.encoder else "score"],
+        )
+    data = Dataset.from_list(examples)
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        data_collator=Collator(scorer.pad, scorer.renderer.type_ids),
+        train_dataset=data,
+        eval_dataset=data
+        if dev is not None
+        else None,  # evaluate() has its own; Trainer only asks whether there is one
+        processing_class=tokenizer,
+        peft_config=lora,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)  # writes to standard output
+    return trainer
+
+
+def plain(trainer: Any) -> Any:
+    """The sequence classifier under accelerate's and PEFT's wrappers."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@torch.no_grad()
+def _as_trained(trainer: Any) -> torch.Tensor:
+    """Logits of the first group's programs, by the pass that the loss is computed with."""
+    made = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[0]]))
+    given = {name: made[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in made}
+    trainer.model.eval()
+    with torch.autocast(made["input_ids"].device.type, torch.bfloat16, enabled=trainer.args.bf16):
+        return trainer.model(**given).logits.float().squeeze(-1).cpu()
+
+
+def _as_scored(scorer: Scorer, trainer: Any) -> torch.Tensor:
+    """The same by the saved model and the scorer's reading."""
+    first = trainer.train_dataset[0]
+    batch = network.collate(
+        first["ids"], scorer.pad, scorer.device, first["first"] if scorer.renderer.type_ids else None
+    )
+    with torch.inference_mode():
+        return network.read_scores(scorer.model, batch, scorer.renderer.rendering.pooling).cpu()
+
+
+def _finish(
+    trainer, scorer: Scorer, out: Path, options: TrainingOptions, dev: Dev | None, figures, note: Note
+) -> Result:
+    """Save, load what was saved, and write down what it scores."""
+    history = trainer.state.log_history
+    losses = [entry for entry in history if "loss" in entry]
+    figures |= {"steps": trainer.state.global_step}
+    for name in ("loss", "accuracy", "margin"):
+        recent = [entry[name] for entry in losses[-5:] if name in entry]
+        figures[name] = sum(recent) / len(recent) if recent else None
+    plain(trainer).config.get_text_config().pad_token_id = scorer.pad
+    trained = _as_trained(trainer)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if trainer.is_world_process_zero():
+        if options.lora_r and not options.keep_adapter:
+            model = model.merge_and_unload()
+        model.save_pretrained(out)
+        scorer.tokenizer.save_pretrained(out)
+    result = Result(figures)
+    trainer.accelerator.wait_for_everyone()
+    if not trainer.is_world_process_zero():
+        return result
+    kept, tokenizer = network.load(out, str(scorer.device))
+    saved = Scorer(kept, tokenizer, scorer.renderer.rendering, note=note)
+    golden, calibration = saved.golden(), None
+    if not all(map(math.isfinite, golden)):
+        raise RrkError("training diverged: the reranker's scores are not finite; use a smaller --lr")
+    # Mean pooling is always read by read_scores; the others by the architecture's own code in training.
+    own_pass = saved.renderer.rendering.pooling != "mean"
+    if own_pass and not torch.allclose(
+        trained, _as_scored(saved, trainer), atol=0.1 if options.bf16 else 1e-3, rtol=0.05
+    ):
+        raise RrkError("the saved reranker does not give the scores it was trained with; please report this base model")
+    if dev is not None:
+        result.dev_scores = saved.score_many(dev.questions())
+        passed = [bool(row["passed"]) for problem in dev.problems for row in problem]
+        calibration = dev.platt([score for scores in result.dev_scores for score in scores], passed)
+        best = trainer.state.best_model_checkpoint
+        figures |= {
+            "dev_auc": dev.mean_auc(result.dev_scores),
+            "dev_auc_curve": [(entry["step"], entry["eval_auc"]) for entry in history if "eval_auc" in entry],
+            "kept_step": int(best.rsplit("-", 1)[1]) if best else trainer.state.global_step,
+        }
+    record.write(out, record.Record(saved.renderer.rendering, golden, calibration))
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    (out / RUN).unlink()
+    return result

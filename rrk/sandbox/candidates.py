@@ -1,0 +1,152 @@
+"""Candidate rows become jobs: the join of what a model wrote with the problem that it answers.
+
+    problems = Problems(["problems.jsonl"])       # or Problems([]) where rows carry their own tests
+    job = problems.job(row)                       # RowError (file:line, remedy) where a row fits no problem
+    tests = Evidence(["generated.jsonl"], problems).tests(row)
+
+A problem is found by task_id and language, for MultiPL-E names a problem alike in each language. With hidden=False the
+problems' tests are never kept, so that nothing gathered from a program can come from them.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from rrk import jsonl, rows
+from rrk.errors import RowError, RrkError
+from rrk.rows import Problem
+from rrk.sandbox.snippets import asserts
+from rrk.sandbox.verdict import Job
+
+OWN_TESTS = ("tests", "test", "test_list")
+
+
+class Problems:
+    """The problems of some files, by task_id and language."""
+
+    def __init__(self, paths: Iterable[str], hidden: bool = True) -> None:
+        self._paths = list(paths)
+        self._hidden = hidden
+        self._found: dict[str, dict[str, Problem]] = {}
+        for row in jsonl.read(self._paths):
+            problem = rows.problem(row, tests=hidden)
+            same = self._found.setdefault(problem.task_id, {})
+            earlier = same.get(problem.language)
+            if earlier is not None and earlier.tests != problem.tests:
+                raise RowError(
+                    f"problem '{problem.task_id}' ({problem.language}) stands here a second time with other tests",
+                    rows.where(row),
+                )
+            same[problem.language] = problem
+
+    def problem(self, row: dict[str, Any]) -> Problem:
+        """The problem a row belongs to; the row itself where no files were given."""
+        task = rows.task_id(row)
+        if not self._paths:
+            if self._hidden and not any(name in row for name in OWN_TESTS):
+                raise RowError("no tests for it; give the problems with -p FILE", rows.where(row))
+            own = jsonl.Row({"prompt": "", **row}, rows.where(row))
+            return replace(rows.problem(own, tests=self._hidden), canonical_solution=None)
+        files = ", ".join(self._paths)
+        known = self._found.get(task)
+        if known is None:
+            raise RowError(
+                f"no problem '{task}' in {files}; give the file that has it with -p (several are allowed)",
+                rows.where(row),
+            )
+        if row.get("language") is None:
+            if len(known) == 1:
+                return next(iter(known.values()))
+            raise RowError(f"no field 'language', and '{task}' is there in {', '.join(sorted(known))}", rows.where(row))
+        language = rows.language_code(str(row["language"]))
+        if language not in known:
+            raise RowError(
+                f"no problem '{task}' in language '{language}' in {files} (it is there in {', '.join(sorted(known))})",
+                rows.where(row),
+            )
+        return known[language]
+
+    def job(self, row: dict[str, Any]) -> Job:
+        """What to run for a row."""
+        problem = self.problem(row)
+        prompt = row.get("prompt")
+        return Job(
+            problem.language,
+            prompt if isinstance(prompt, str) else problem.prompt,
+            rows.completion(row),
+            problem.tests,
+            problem.entry_point,
+            full=rows.is_full(row),
+            reference=problem.canonical_solution,
+        )
+
+
+class Evidence:
+    """Generated tests by task_id. A row of a file has one of
+
+    tests: ["assert f(1) == 2", ...]   samples: what a model wrote when asked for tests (CodeT)   inputs: ["(1, 2)", ...]
+
+    and the tests of all its rows count together. Snippets that do not parse or do not call the function are dropped.
+    """
+
+    def __init__(self, paths: Iterable[str], problems: Problems, most: int | None = None) -> None:
+        self._paths = list(paths)
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._tests: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._problems, self._most = problems, most
+        for row in jsonl.read(self._paths):
+            if not any(isinstance(row.get(name), list) for name in ("tests", "samples", "inputs")):
+                raise RowError("a row of generated tests has a list 'tests', 'samples' or 'inputs'", rows.where(row))
+            self._rows.setdefault(rows.task_id(row), []).append(row)
+        if not self._rows:
+            raise RrkError(f"{', '.join(self._paths)}: no generated tests in it")
+
+    def job(self, row: dict[str, Any]) -> Job:
+        """What to run for a row: no tests of its own, and the function's name, which generated tests call."""
+        return replace(self._problems.job(row), entry_point=self._entry_point(row), tests="")
+
+    def _entry_point(self, row: dict[str, Any]) -> str:
+        problem = self._problems.problem(row)
+        entry_point = problem.entry_point or row.get("entry_point") or _last_function(problem.prompt)
+        if not entry_point:
+            task = rows.task_id(row)
+            raise RowError(f"problem '{task}' has no 'entry_point'; generated tests call it by name", rows.where(row))
+        return str(entry_point)
+
+    def tests(self, row: dict[str, Any]) -> tuple[str, ...]:
+        """The tests for a candidate row, the same for every candidate of its problem."""
+        task = rows.task_id(row)
+        if task not in self._rows:
+            raise RowError(f"no generated tests for '{task}' in {', '.join(self._paths)}", rows.where(row))
+        entry_point = self._entry_point(row)
+        key = (task, entry_point)
+        if key not in self._tests:
+            found: dict[str, None] = {}
+            for source in self._rows[task]:
+                texts = [str(text) for text in source.get("tests") or source.get("samples") or ()]
+                per_sample = 1_000_000 if source.get("tests") else 5
+                found |= dict.fromkeys(asserts(texts, entry_point, per_sample=per_sample))
+                found |= dict.fromkeys(filter(None, (_call(entry_point, text) for text in source.get("inputs") or ())))
+            self._tests[key] = tuple(found)[: self._most]
+        return self._tests[key]
+
+
+def _call(entry_point: str, arguments: Any) -> str | None:
+    """`f(1, 2)` from an argument list's text `(1, 2)` or `1, 2`; None if it is none."""
+    for text in (f"{entry_point}{arguments}", f"{entry_point}({arguments})"):
+        try:
+            body = ast.parse(text, mode="eval").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        if isinstance(body, ast.Call) and isinstance(body.func, ast.Name) and body.func.id == entry_point:
+            return ast.unparse(body)
+    return None
+
+
+def _last_function(prompt: str) -> str | None:
+    """The function that a Python prompt asks for: the last one that it begins."""
+    names = [line[4:].partition("(")[0].strip() for line in prompt.splitlines() if line.startswith("def ")]
+    return names[-1] if names else None

@@ -1,0 +1,157 @@
+"""`make iterate` on a world small enough for a test: complete, incremental, and the same whatever interrupts it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, environment
+
+CONFIG = """
+[sample]
+max_tokens = 40
+[train-sft]
+steps = 12
+batch_size = 32
+lr = 2e-3
+[train-reranker]
+steps = 4
+batch_size = 8
+lr = 7e-4
+[train-ppo]
+updates = 2
+prompts_per_update = 4
+samples = 4
+minibatch = 8
+max_tokens = 40
+probe_every = 1
+probe_samples = 2
+save_every = 1
+"""
+STAGES = ("world.py", "train-sft", "sample", "execute", "mine", "train-reranker", "train-ppo", "rerank", "eval")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """What `make iterate` needs of a checkout, and a small configuration."""
+    if shutil.which("make") is None:
+        pytest.skip("no make")
+    pytest.importorskip("trl")
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copy(ROOT / "Makefile", folder)
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    (folder / "small.toml").write_text(CONFIG)
+    (folder / "rrk").write_text(f'#!/bin/sh\nexec {sys.executable} -m rrk "$@"\n')
+    (folder / "rrk").chmod(0o755)
+    return folder
+
+
+def command(run: str, *more: str) -> list[str]:
+    world = "WORLD_ARGS=--train 8 --dev 2 --test 4 --corpus 400"
+    return [
+        "make", "iterate", "ROUND=1", "N=4", f"RUN={run}", "RRK=./rrk", f"PYTHON={sys.executable}",
+        "CONFIG=small.toml", world, *more,
+    ]  # fmt: skip
+
+
+def make(checkout: Path, run: str, *more: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(run, *more), cwd=checkout, env=environment(), capture_output=True, text=True, timeout=280
+    )
+
+
+@pytest.fixture(scope="module")
+def first(checkout) -> subprocess.CompletedProcess:
+    done = make(checkout, "whole")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def artifacts(folder: Path) -> dict[str, str]:
+    """A digest of each artifact: of rows without what a clock wrote, of weights as they are."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.suffix == ".jsonl" and "log" not in name:
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            clocks = ("time", "time_wall", "max_rss", "model")
+            text = json.dumps([{k: v for k, v in row.items() if k not in clocks} for row in rows])
+            found[name] = hashlib.sha256(text.encode()).hexdigest()
+        elif path.suffix == ".safetensors":
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def test_the_plan_is_readable_and_names_every_stage(checkout):
+    done = make(checkout, "plan", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    for stage in STAGES:
+        assert stage in done.stdout
+    assert not (checkout / "runs" / "plan").exists()
+
+
+def test_it_ends_with_the_table_of_both_rounds(checkout, first):
+    table = (checkout / "runs" / "whole" / "table-1.txt").read_text()
+    assert first.stdout.rstrip().endswith(table.rstrip())
+    for words in (
+        "held-out: round 0",
+        "held-out: round 1, reranker 0",
+        "held-out: round 1, reranker 1",
+        "train: round 1",
+    ):
+        assert words in table
+
+
+def test_a_second_call_says_that_nothing_is_to_be_done(checkout, first):
+    assert "Nothing to be done for 'iterate'" in make(checkout, "whole").stdout
+
+
+def test_a_changed_input_makes_again_what_depends_on_it_and_nothing_else(checkout, first):
+    verdicts = checkout / "runs" / "whole" / "1" / "test-verdicts.jsonl"
+    os.utime(verdicts)
+    plan = make(checkout, "whole", "--dry-run").stdout
+    assert "1/test-scored.jsonl" in plan
+    assert "train-ppo" not in plan
+    assert "rrk sample" not in plan
+
+
+def test_without_problems_a_model_of_ones_own_is_refused_with_the_remedy(checkout):
+    done = make(checkout, "own", "BASE=somewhere")
+    assert done.returncode == 2
+    assert "TRAIN=" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_interrupted_anywhere_and_called_again_it_ends_in_the_same_artifacts(checkout, first, number):
+    run = f"cut-{number}"
+    rng = random.Random(int(number))
+    cuts = 0
+    for _ in range(60):
+        child = subprocess.Popen(
+            command(run), cwd=checkout, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            child.wait(rng.uniform(4, 15) if cuts < 8 else 280)
+        except subprocess.TimeoutExpired:
+            # Ctrl-C reaches the whole group of a terminal; TERM only make, which passes it on.
+            os.killpg(child.pid, number) if number == signal.SIGINT else child.send_signal(number)
+            child.wait(60)
+            cuts += 1
+        if child.returncode == 0:
+            break
+        time.sleep(0.2)
+    assert child.returncode == 0
+    assert cuts >= 3
+    assert artifacts(checkout / "runs" / run) == artifacts(checkout / "runs" / "whole")

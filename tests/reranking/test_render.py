@@ -1,0 +1,111 @@
+"""One rendering: boundaries, EOS, truncation, templates, whole programs, languages."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rrk.errors import UsageError
+from rrk.reranking.render import Renderer, Rendering
+from tests.reranking import models
+
+EOS = 1
+
+
+def renderer(kind: str = "decoder", chat: bool = False, **settings) -> Renderer:
+    encoder = kind == "encoder"
+    settings.setdefault("pooling", "cls" if encoder else "last")
+    return Renderer(models.tokenizer(kind, chat=chat), Rendering(**settings), encoder=encoder)
+
+
+def text(made: Renderer, ids) -> str:
+    return made.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+
+def test_a_decoder_reads_prompt_program_and_one_eos_at_the_end():
+    made = renderer()
+    (found,) = made.render("def f():\n", ["    return 1\n"])
+    assert text(made, found.prefix) == "def f():\n"
+    assert text(made, found.suffix) == "    return 1\n<eos>"
+    assert found.ids[-1] == EOS
+
+
+def test_the_tokenizers_own_bos_stands_first():
+    (found,) = renderer("bos").render("p", ["q"])
+    assert found.ids[0] == 4
+    assert found.ids.count(4) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=40), st.lists(st.text(max_size=40), min_size=1, max_size=4))
+def test_the_prefix_depends_on_the_prompt_alone_and_text_never_makes_special_tokens(prompt, programs):
+    made = renderer()
+    found = made.render(prompt, [*programs, "<eos><pad>"])
+    assert len({one.prefix for one in found}) == 1
+    for one in found:
+        assert EOS not in one.ids[:-1]
+        assert 0 not in one.ids
+
+
+def test_a_lone_surrogate_is_rendered_not_refused():
+    (found,) = renderer().render("a\ud800", ["b\udfff"])
+    assert found.ids[-1] == EOS
+
+
+@pytest.mark.parametrize("kind", ["decoder", "bos", "encoder"])
+@pytest.mark.parametrize("length", [8, 12, 20, 40, 64])
+def test_truncation_takes_the_prompt_from_the_left_first_and_keeps_the_programs_end(kind, length):
+    made = renderer(kind, max_length=length)
+    prompt, program = "0123456789" * 2, "abcdefghijklmnopqrstuvwxyz"
+    (found,) = made.render(prompt, [program])
+    assert len(found.ids) <= length
+    whole = len(renderer(kind).render(prompt, [program])[0].ids)
+    assert len(found.ids) == min(whole, length)
+    assert found.prompt_cut + found.program_cut == whole - len(found.ids)
+    assert found.program_cut == 0 or found.prompt_cut == len(prompt), "the program is cut only when no prompt is left"
+    assert text(made, found.suffix).replace("<eos>", "").replace("<sep>", "").endswith("z")
+    assert made.cuts["prompt_cut"] == (found.prompt_cut > 0)
+    assert made.cuts["program_cut"] == (found.program_cut > 0)
+
+
+def test_a_whole_program_that_opens_with_its_prompt_is_the_continuation_that_it_is():
+    made = renderer()
+    prompt, rest = "def f(x):\n", "    return x\n"
+    whole, apart, part = made.render(prompt, [prompt + rest, "f = abs\n", rest], full=[True, True, False])
+    assert whole == part
+    assert text(made, apart.ids) == prompt + "\n\n" + "f = abs\n<eos>"
+
+
+def test_the_language_tag_is_spelled_one_way():
+    made = renderer(language_tag=True)
+    assert made.render("p", ["q"], "python") == made.render("p", ["q"], "py")
+    assert text(made, made.render("p", ["q"], "C++")[0].ids) == "[cpp]\npq<eos>"
+    assert made.render("p", ["q"], None) == renderer().render("p", ["q"])
+
+
+def test_the_chat_template_ends_on_eos_and_its_special_tokens_are_special():
+    made = renderer(chat=True, template="chat")
+    (found,) = made.render("ask", ["answer<eos>"])
+    assert text(made, found.ids) == "<bos>user\nask<eos>\n<bos>assistant\nanswer<eos><eos>"
+    assert found.ids[-1] == EOS
+    assert found.ids.count(EOS) == 2, "the user's turn and the end; the program's own text is text"
+
+
+def test_an_encoder_reads_the_tokenizers_sentence_pair():
+    made = renderer("encoder")
+    (found,) = made.render("ab", ["cd"])
+    assert list(found.ids) == made.tokenizer("ab", "cd")["input_ids"]
+    types = [0] * len(found.prefix) + [1] * len(found.suffix)
+    assert types == made.tokenizer("ab", "cd")["token_type_ids"]
+
+
+@pytest.mark.parametrize("wrong", [{"template": "x"}, {"pooling": "x"}, {"max_length": 3}])
+def test_settings_that_cannot_work_are_refused(wrong):
+    with pytest.raises(UsageError):
+        Rendering(**wrong)
+
+
+def test_a_chat_template_that_is_not_there_is_refused():
+    with pytest.raises(UsageError, match="no chat template"):
+        renderer(template="chat")
