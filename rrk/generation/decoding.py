@@ -29,7 +29,7 @@ NAME = "rrk_shared_prefix"
 BUCKET = 32  # prompts are padded to multiples of this; problems of one bucket can be drawn together
 GROWTH = 32  # tokens by which a row's own buffers grow
 LEAST_ROWS = 4  # matrix products of fewer rows take other paths in BLAS, with other rounding
-WHOLE = 32  # rows are filled up to multiples of this: vector loops round their last, incomplete turn differently
+TURN = 32  # elements that torch's vector loops take at a time on a CPU; they round a last, incomplete turn differently
 
 
 class Unsupported(Exception):
@@ -39,6 +39,16 @@ class Unsupported(Exception):
 def bucket(prompt: Sequence[int]) -> int:
     """The padded length of a prompt without its last token. It depends on the prompt alone: so must every shape."""
     return -(-(len(prompt) - 1) // BUCKET) * BUCKET
+
+
+def fill(model) -> int:
+    """Rows to fill up to multiples of, so that every layer's output is whole turns of the vector loops for each thread.
+
+    TURN elements are 32 float32 with AVX-512, two registers. What this misses is found by the sampler's trial.
+    """
+    widths = {module.out_features for module in model.modules() if isinstance(module, torch.nn.Linear)}
+    turns = TURN * torch.get_num_threads()
+    return next((n for n in (4, 8, 16) if all(n * width % turns == 0 for width in widths)), TURN)
 
 
 def shares_prefix(model) -> bool:

@@ -73,6 +73,7 @@ class Sampler:
         self.rows = rows or self._rows_by_memory()
         self.longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 60
         self._shared: bool | None = None
+        self._fill = decoding.fill(model)
         self._stops: dict[tuple[str, ...], StopStrings] = {}
 
     def __call__(
@@ -103,7 +104,7 @@ class Sampler:
                         [i for i, _ in batch],
                         [seeds[i][j] for i, j in batch],
                         [ends[i] for i, _ in batch],
-                        decoding.WHOLE if mix else 1,
+                        self._fill if mix else 1,
                     )
                 except (RuntimeError, MemoryError) as error:
                     self._less_memory(error, len(batch))
@@ -197,7 +198,7 @@ class Sampler:
 
     def _forced(self, prompts: list[list[int]], owners: list[int], forced: list[list[int]]) -> Tensor:
         """(steps, rows, vocabulary + 1): logits along given continuations, and the logarithm of their exponentials' sum."""
-        decoder = decoding.SharedPrefix(self.model, prompts, owners, decoding.WHOLE)
+        decoder = decoding.SharedPrefix(self.model, prompts, owners, self._fill)
         given = [[prompts[owner][-1], *own] for owner, own in zip(owners, forced, strict=True)]
         steps = torch.tensor(given, device=self.device).T[:-1]
         made = [decoder.step(tokens) for tokens in steps]
