@@ -1,8 +1,8 @@
 """Requests to stop a training run: the first Ctrl-C or TERM lets it save, the second ends it at once.
 
-    asked = Stopping()
-    if train(..., should_stop=asked) is None:
-        raise asked.error("runs/sft")          # exit 130 or 143, and how to go on
+asked = Stopping()
+if train(..., should_stop=asked) is None:
+    raise asked.error("runs/sft")          # exit 130 or 143, and how to go on
 """
 
 from __future__ import annotations

@@ -22,16 +22,22 @@ def sample(
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest program, in tokens.")] = 256,
     stop: Annotated[
         Optional[list[str]],  # noqa: UP045 - typer reads this at run time
-        typer.Option(metavar="TEXT", help="End a program before this text, beside the problem's stop_tokens; \\n works."),
+        typer.Option(
+            metavar="TEXT", help="End a program before this text, beside the problem's stop_tokens; \\n works."
+        ),
     ] = None,
     what: Annotated[
         str,
-        typer.Option("--for", metavar="programs|tests", help="tests: asserts for the function, for execute --evidence."),
+        typer.Option(
+            "--for", metavar="programs|tests", help="tests: asserts for the function, for execute --evidence."
+        ),
     ] = "programs",
     engine: Annotated[str, typer.Option(metavar="transformers|openai", help="Here, or on a server.")] = "transformers",
     base_url: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(metavar="URL", envvar="OPENAI_BASE_URL", help="Of an OpenAI-compatible server: http://host:8000/v1"),
+        typer.Option(
+            metavar="URL", envvar="OPENAI_BASE_URL", help="Of an OpenAI-compatible server: http://host:8000/v1"
+        ),
     ] = None,
     api_key: Annotated[
         Optional[str],  # noqa: UP045

@@ -13,7 +13,8 @@ def train_sft(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="ROWS...", help="Candidates that passed, problems with canonical_solution, or prompt/completion rows."
+            metavar="ROWS...",
+            help="Candidates that passed, problems with canonical_solution, or prompt/completion rows.",
         ),
     ],
     model: Annotated[str, typer.Option("--model", "-m", metavar="BASE", help="The code model to fine-tune.")],

@@ -28,6 +28,7 @@ NAME = "rrk_shared_prefix"
 BUCKET = 32  # prompts are padded to multiples of this; problems of one bucket can be drawn together
 GROWTH = 32  # tokens by which a row's own buffers grow
 LEAST_ROWS = 4  # matrix products of fewer rows take other paths in BLAS, with other rounding
+WHOLE = 32  # rows are filled up to multiples of this: vector loops round their last, incomplete turn differently
 
 
 class Unsupported(Exception):
@@ -51,7 +52,7 @@ def shares_prefix(model) -> bool:
 class Repeated:
     """The prompt's cache, repeated over the rows of one problem."""
 
-    def __init__(self, model, prompts: Sequence[Sequence[int]], owners: Sequence[int]):
+    def __init__(self, model, prompts: Sequence[Sequence[int]], owners: Sequence[int], fill: int = 1):
         if len(prompts) != 1:
             raise ValueError("one problem at a time")
         self.model = model
@@ -73,15 +74,19 @@ class Repeated:
 
 
 class SharedPrefix:
-    """Rows of several problems whose prompts have the same bucket(); rows of a problem stand together."""
+    """Rows of several problems whose prompts have the same bucket(); rows of a problem stand together.
 
-    def __init__(self, model, prompts: Sequence[Sequence[int]], owners: Sequence[int]):
-        self.model = model
+    `fill`: compute with multiples of so many rows (copies of the last one), so that a row's rounding cannot depend on how
+    many others there are.
+    """
+
+    def __init__(self, model, prompts: Sequence[Sequence[int]], owners: Sequence[int], fill: int = 1):
+        self.model, self.fill = model, fill
         self.device = device = next(model.parameters()).device
         self.width = bucket(prompts[0])
         if any(bucket(prompt) != self.width for prompt in prompts):
             raise ValueError("prompts of one bucket only")
-        self.start = torch.tensor([len(prompts[owner]) - 1 for owner in owners], device=device)
+        self.start = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
         self.prefix: list[tuple[Tensor, Tensor]] = []  # a layer: keys, values (problems, heads, width, size)
         self.padding = torch.zeros(len(prompts), 1, 0, dtype=torch.bool, device=device)
         if self.width:
@@ -102,32 +107,37 @@ class SharedPrefix:
 
     def _arrange(self, owners: Tensor) -> None:
         """Where each row sits in a (problems x rows of the fullest problem) grid."""
+        self.rows = len(owners)
         counts = torch.bincount(owners, minlength=len(self.padding))
-        self.owners = owners
         self.grid = (len(counts), max(int(counts.max()), LEAST_ROWS))
-        self.whole = self.grid[0] * self.grid[1] == len(owners)
         first = counts.cumsum(0) - counts
-        self.slot = owners * self.grid[1] + torch.arange(len(owners), device=self.device) - first[owners]
+        slot = owners * self.grid[1] + torch.arange(len(owners), device=self.device) - first[owners]
+        # Filling rows are equal to the last row in every bit, so they may share its place.
+        filled = self._filled(self.rows)
+        self.owners, self.slot = owners[filled], slot[filled]
+        self.whole = self.grid[0] * self.grid[1] == len(filled) == self.rows
+
+    def _filled(self, rows: int) -> Tensor:
+        """Indices of rows, the last one repeated to a multiple of `fill`."""
+        return torch.arange(-(-rows // self.fill) * self.fill, device=self.device).clamp(max=rows - 1)
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
-        """Logits after one more token a row."""
-        positions = (self.start + self.tail.length).unsqueeze(-1)
+        """Logits after one more token a row; the filling rows come last."""
+        positions = (self.start[self.owners] + self.tail.length).unsqueeze(-1)
+        tokens = tokens[self._filled(self.rows)].unsqueeze(-1)
         self.tail.length += 1
         with _attention(self.model):
-            out = self.model(
-                tokens.unsqueeze(-1), position_ids=positions, past_key_values=self.tail, use_cache=True, rrk_shared=self
-            )
+            out = self.model(tokens, position_ids=positions, past_key_values=self.tail, use_cache=True, rrk_shared=self)
         return out.logits[:, -1].float()
 
     def keep(self, rows: Tensor) -> None:
         """Drop all other rows, and the prompts that no row needs any more."""
-        self.tail.keep(rows)
-        self.start = self.start[rows]
+        self.tail.keep(rows[self._filled(len(rows))])
         left, owners = torch.unique_consecutive(self.owners[rows], return_inverse=True)
         if len(left) < len(self.padding):
             self.prefix = [(keys[left], values[left]) for keys, values in self.prefix]
-            self.padding = self.padding[left]
+            self.padding, self.start = self.padding[left], self.start[left]
         self._arrange(owners)
 
     def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:

@@ -35,7 +35,9 @@ def load(path: str | Path, device: str = "auto", dtype: str = "auto", attention:
     RrkError (one line) if it cannot be loaded.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # rrk's own progress and nothing else on standard error
     where = pick_device(device)
     if dtype != "auto" and dtype not in DTYPES:
         raise UsageError(f"--dtype {dtype}: one of auto, {', '.join(DTYPES)}")

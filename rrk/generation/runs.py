@@ -1,8 +1,8 @@
 """What every run of a transformers Trainer shares: one run a folder, requests to stop, progress, silence.
 
-    checkpoint = begin(out, params, resume)       # refuses to mix runs; where to go on, or None
-    Trainer(..., callbacks=[watch(should_stop, on_step)], args=Config(output_dir=str(out / CHECKPOINTS), ...))
-    end(out)                                      # the model is saved: forget the checkpoints
+checkpoint = begin(out, params, resume)       # refuses to mix runs; where to go on, or None
+Trainer(..., callbacks=[watch(should_stop, on_step)], args=Config(output_dir=str(out / CHECKPOINTS), ...))
+end(out)                                      # the model is saved: forget the checkpoints
 """
 
 from __future__ import annotations

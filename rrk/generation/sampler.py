@@ -103,7 +103,7 @@ class Sampler:
                         [i for i, _ in batch],
                         [seeds[i][j] for i, j in batch],
                         [ends[i] for i, _ in batch],
-                        decoding.LEAST_ROWS if mix else 1,
+                        decoding.WHOLE if mix else 1,
                     )
                 except (RuntimeError, MemoryError) as error:
                     self._less_memory(error, len(batch))
@@ -129,7 +129,9 @@ class Sampler:
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         token = 2 * config.num_hidden_layers * heads * size * next(self.model.parameters()).element_size()
         # Rows rarely all reach the limit; half of it is a fair guess, and what is too much is halved when it shows.
-        memory = MEMORY if self.device.type == "cpu" else torch.cuda.get_device_properties(self.device).total_memory // 4
+        memory = (
+            MEMORY if self.device.type == "cpu" else torch.cuda.get_device_properties(self.device).total_memory // 4
+        )
         return min(max(memory // (token * max(self.max_tokens // 2, 1)), 1), MOST_ROWS)
 
     def mixes(self, samples: int) -> bool:
@@ -177,7 +179,7 @@ class Sampler:
             tolerance = (1e-4 if want.dtype == next(self.model.parameters()).dtype and not self.bf16 else 0.1) * max(
                 1.0, float(want.abs().max())
             )
-            if not bool(((ours[:, row] - want).abs() <= tolerance).all()):
+            if not bool(((ours[:, row, :-1] - want).abs() <= tolerance).all()):
                 return False
         return True
 
@@ -187,42 +189,43 @@ class Sampler:
         forced = _trial_prompts(self.model, [decoding.GROWTH + 3] * 5)
         together = self._forced(prompts, [p for p in range(5) for _ in range(7)], [f for f in forced for _ in range(7)])
         for p in (0, 2, 4):
-            for n in (4, 7):
+            for n in (1, 7):
                 alone = self._forced([prompts[p]], [0] * n, [forced[p]] * n)
                 if not torch.equal(alone, together[:, 7 * p : 7 * p + n]):
                     return False
         return True
 
     def _forced(self, prompts: list[list[int]], owners: list[int], forced: list[list[int]]) -> Tensor:
-        """(steps, rows, vocabulary): logits along given continuations."""
-        decoder = decoding.SharedPrefix(self.model, prompts, owners)
+        """(steps, rows, vocabulary + 1): logits along given continuations, and the logarithm of their exponentials' sum."""
+        decoder = decoding.SharedPrefix(self.model, prompts, owners, decoding.WHOLE)
         given = [[prompts[owner][-1], *own] for owner, own in zip(owners, forced, strict=True)]
         steps = torch.tensor(given, device=self.device).T[:-1]
-        return torch.stack([decoder.step(tokens) for tokens in steps])
+        made = [decoder.step(tokens) for tokens in steps]
+        return torch.stack([torch.cat([x, x.logsumexp(-1, keepdim=True)], -1)[: len(owners)] for x in made])
 
     # ---- drawing -------------------------------------------------------------------------------------------------
 
     def _draw(
-        self, prompts: list[list[int]], owners: list[int], seeds: list[int], stops: list[StopStrings], least: int
+        self, prompts: list[list[int]], owners: list[int], seeds: list[int], stops: list[StopStrings], fill: int
     ) -> list[Completion]:
         count = len(owners)
         number = {owner: n for n, owner in enumerate(dict.fromkeys(owners))}
         places = [number[owner] for owner in owners]
-        # Rows that nobody asked for, where there would be too few for BLAS's usual path.
-        places += [places[-1]] * max(0, least - count)
-        rows = list(range(len(places)))
-        room = [min(self.max_tokens, self.longest - len(prompts[place])) for place in places[:count]]
+        rows = list(range(count))
+        room = [min(self.max_tokens, self.longest - len(prompts[place])) for place in places]
         kind = decoding.SharedPrefix if self._shared else decoding.Repeated
-        decoder = kind(self.model, prompts, places)
+        decoder = kind(self.model, prompts, places, fill)
         tokens = torch.tensor([prompts[place][-1] for place in places], device=self.device)
-        numbers = self._uniforms(seeds, len(places))
+        numbers = self._uniforms(seeds)
         ids: list[list[int]] = [[] for _ in rows]
         sums = [0.0] * len(rows)
-        ended: list[str | None] = [None] * count + ["extra"] * (len(rows) - count)
+        ended: list[str | None] = [None] * count
         for step in range(max(room)):
             logits = decoder.step(tokens)
-            tokens = self._pick(logits, None if numbers is None else numbers[step])
+            # The filling rows take part to the end: rounding again.
+            tokens = self._pick(logits, None if numbers is None else _fill(numbers[step], len(logits)))
             chosen = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+            tokens, chosen = tokens[: len(rows)], chosen[: len(rows)]
             for row, token, logprob in zip(rows, tokens.tolist(), chosen.tolist(), strict=True):
                 if ended[row]:
                     continue
@@ -238,23 +241,21 @@ class Sampler:
             if not alive:
                 break
             # Dropping copies what the others hold: worth it by the dozen.
-            if len(rows) - len(alive) >= max(1, len(rows) // 8) and len(rows) > least:
-                dead = [at for at, row in enumerate(rows) if ended[row]]
-                kept = sorted(alive + dead[: max(0, least - len(alive))])
-                index = torch.tensor(kept, device=self.device)
+            if len(rows) - len(alive) >= max(1, len(rows) // 8):
+                index = torch.tensor(alive, device=self.device)
                 decoder.keep(index)
-                tokens, rows = tokens[index], [rows[at] for at in kept]
+                tokens, rows = tokens[index], [rows[at] for at in alive]
                 numbers = None if numbers is None else numbers[:, index]
         return [
             self._finish(prompts[places[row]], ids[row], ended[row] or "length", stops[row], sums[row])
             for row in range(count)
         ]
 
-    def _uniforms(self, seeds: list[int], rows: int) -> Tensor | None:
+    def _uniforms(self, seeds: list[int]) -> Tensor | None:
         """(tokens, rows) numbers in [0, 1), a stream a row; None for greedy decoding."""
         if self.temperature == 0:
             return None
-        made = torch.zeros(rows, self.max_tokens, dtype=torch.float64)
+        made = torch.zeros(len(seeds), self.max_tokens, dtype=torch.float64)
         for row, seed in enumerate(seeds):
             made[row] = torch.rand(self.max_tokens, generator=torch.Generator().manual_seed(seed))
         return made.T.to(self.device)
@@ -288,6 +289,11 @@ class Sampler:
         if not self.bf16:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
+
+
+def _fill(values: Tensor, rows: int) -> Tensor:
+    """The last value repeated."""
+    return torch.cat([values, values[-1:].expand(rows - len(values))])
 
 
 def _trial_prompts(model, lengths: Sequence[int]) -> list[list[int]]:

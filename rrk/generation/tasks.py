@@ -18,9 +18,33 @@ from rrk.errors import RowError
 
 # Fields of a problem that give its answer or its tests away: they never travel with candidates.
 HIDDEN = frozenset(
-    "name tests test test_list test_setup_code test_setup test_imports challenge_test_list canonical_solution code solution"
-    " solutions reference buggy_solution example_test base_input plus_input contract assertion expected_output inputs"
-    " outputs io evidence passed".split()
+    [
+        "name",
+        "tests",
+        "test",
+        "test_list",
+        "test_setup_code",
+        "test_setup",
+        "test_imports",
+        "challenge_test_list",
+        "canonical_solution",
+        "code",
+        "solution",
+        "solutions",
+        "reference",
+        "buggy_solution",
+        "example_test",
+        "base_input",
+        "plus_input",
+        "contract",
+        "assertion",
+        "expected_output",
+        "inputs",
+        "outputs",
+        "io",
+        "evidence",
+        "passed",
+    ]
 )
 # Where CodeT (Chen et al. 2022) ends a test: at what cannot belong to an assert any more.
 TEST_STOPS = ("\ndef ", "\nclass ", "\nif ", "\nprint", "\n#")
@@ -92,7 +116,9 @@ def tests_prompt(problem: rows.Problem, row: dict[str, Any]) -> str:
     """CodeT's prompt (Chen et al. 2022, section 3): the stub, then `# check the correctness of NAME` and `assert `."""
     name = problem.entry_point or _last_function(problem.prompt)
     if problem.language != "py" or not name:
-        raise RowError("--for tests needs a Python problem with 'entry_point' or a function in its prompt", rows.where(row))
+        raise RowError(
+            "--for tests needs a Python problem with 'entry_point' or a function in its prompt", rows.where(row)
+        )
     return f"{problem.prompt.rstrip()}\n    pass\n\n# check the correctness of {name}\nassert "
 
 

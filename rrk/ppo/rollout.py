@@ -54,7 +54,13 @@ class CacheSampler:
         self.network = network
         # Always all prompts together: a rollout is the same for the same prompts, and a run has the same at every resume.
         self._sampler = Sampler(
-            network.causal, tokenizer, temperature=temperature, max_tokens=max_tokens, stop=stop, bf16=network.bf16, mix=True
+            network.causal,
+            tokenizer,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            stop=stop,
+            bf16=network.bf16,
+            mix=True,
         )
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]], stops=None) -> list[list[Drawn]]:
