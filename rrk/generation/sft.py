@@ -122,7 +122,8 @@ def train(
     """
     options.check()
     out = Path(out)
-    checkpoint = runs.begin(out, {**asdict(options), **(params or {})}, resume)
+    claimed = {**asdict(options), **(params or {})}
+    checkpoint = runs.begin(out, claimed, resume)
     runs.silence()
     # On a CPU the plain attention trains short texts faster than torch's fused one (1.4 times, in bf16).
     device, attention = ("cuda", None) if torch.cuda.is_available() else ("cpu", "eager")
@@ -134,6 +135,7 @@ def train(
     weights = sum(p.numel() for p in model.parameters())
     lr = options.lr or next(rate for size, rate in DEFAULT_LR if weights <= size) * (10 if options.lora_r else 1)
     trainer = _trainer(model, tokenizer, data, options, lr, out, should_stop, on_step)
+    runs.claim(out, claimed)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if should_stop() and trainer.state.global_step < trainer.state.max_steps:
         return None
