@@ -24,6 +24,10 @@ class Layer:
     remedy: str = ""
 
 
+# What may lie at the top: system folders, and the beginnings of the ways to an interpreter or a toolchain.
+_ROOT = {"bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "dev", "proc", "box", "tmp", "w", "var"}
+_ROOT |= {"root", "home", "opt", "mnt", "media", "srv", "run", "work", "nix", "data"}
+
 # What each layer must refuse: a program that ends well only if it was refused.
 _TRIALS = {
     "network": (
@@ -51,19 +55,16 @@ assert ctypes.CDLL(None).unshare(0x10000000) != 0
     ),
     "files": (
         "nothing of the host but system folders, read-only",
-        """
+        f"""
 import os
-assert set(os.listdir("/")) <= set(%r)
+assert set(os.listdir("/")) <= {_ROOT!r}
 for folder in ("/", "/usr", "/etc", "/dev"):
     try:
         open(folder + "/rrk_probe", "w")
         raise AssertionError(folder)
     except OSError:
         pass
-"""
-        % (
-            "bin sbin lib lib32 lib64 libx32 usr etc dev proc box tmp w var root home opt mnt media srv run work nix data".split(),
-        ),
+""",
     ),
     "processes": (
         "sees its own processes only",
@@ -97,7 +98,9 @@ def probe() -> list[Layer]:
             ),
         ]
         if "cgroup" in active:
-            layers.append(Layer("cgroup", True, "memory and processes are limited by the kernel, for all of a lane together"))
+            layers.append(
+                Layer("cgroup", True, "memory and processes are limited by the kernel, for all of a lane together")
+            )
         else:
             layers.append(
                 Layer(
@@ -112,7 +115,12 @@ def probe() -> list[Layer]:
             said = verdict.stderr.strip().rsplit("\n", 1)[-1]
             held = verdict.status == "OK"
             layers.append(
-                Layer(name, held, detail if held else f"{detail}: not so ({said})", "" if held else "report this as a bug of rrk")
+                Layer(
+                    name,
+                    held,
+                    detail if held else f"{detail}: not so ({said})",
+                    "" if held else "report this as a bug of rrk",
+                )
             )
     return layers
 
@@ -120,7 +128,11 @@ def probe() -> list[Layer]:
 def _namespaces_remedy() -> str:
     """What most likely keeps an ordinary user from making namespaces here."""
     for path, bad, remedy in (
-        ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "sysctl kernel.apparmor_restrict_unprivileged_userns=0"),
+        (
+            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
         ("/proc/sys/kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"),
         ("/proc/sys/user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=10000"),
     ):

@@ -78,7 +78,9 @@ def fresh_interpreters(work: list[Job]) -> list[bool]:
     def one(job: Job) -> bool:
         text = job.program + "\n" + job.tests
         try:
-            done = subprocess.run([sys.executable, "-I", "-S", "-"], input=text.encode(), capture_output=True, timeout=SECONDS)
+            done = subprocess.run(
+                [sys.executable, "-I", "-S", "-"], input=text.encode(), capture_output=True, timeout=SECONDS
+            )
             return done.returncode == 0
         except subprocess.TimeoutExpired:
             return False
@@ -110,7 +112,18 @@ def _guarded(text: str, said: list[str]) -> None:
 
         keep = os.chdir, os.rmdir, os.unlink, shutil.rmtree, os.lstat, os.open, os.scandir
         os.chdir(folder)
-        for name in ("kill", "system", "putenv", "remove", "removedirs", "fchdir", "setuid", "fork", "forkpty", "killpg"):
+        for name in (
+            "kill",
+            "system",
+            "putenv",
+            "remove",
+            "removedirs",
+            "fchdir",
+            "setuid",
+            "fork",
+            "forkpty",
+            "killpg",
+        ):
             setattr(os, name, None)
         for name in ("rename", "renames", "truncate", "replace", "chmod", "fchmod", "chown", "chroot", "getcwd"):
             setattr(os, name, None)
