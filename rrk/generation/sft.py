@@ -124,7 +124,6 @@ def train(
     out = Path(out)
     claimed = {**asdict(options), **(params or {})}
     checkpoint = runs.begin(out, claimed, resume)
-    runs.silence()
     # On a CPU the plain attention trains short texts faster than torch's fused one (1.4 times, in bf16).
     device, attention = ("cuda", None) if torch.cuda.is_available() else ("cpu", "eager")
     model, tokenizer = load(base, device, "float32", attention)
@@ -166,6 +165,8 @@ def _trainer(model, tokenizer, data, options: SftOptions, lr: float, out: Path, 
     from datasets import Dataset
     from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
+
+    runs.silence()  # after the import, which sets a verbosity of its own
 
     class Trainer(SFTTrainer):
         def create_model_card(self, *_, **__):

@@ -177,6 +177,8 @@ def _trainer(
     from transformers import EarlyStoppingCallback, PrinterCallback
     from trl import RewardConfig, RewardTrainer
 
+    runs.silence()  # after the import, which sets a verbosity of its own
+
     class Trainer(RewardTrainer):
         """TRL's loss over programs that are read once; dev AUC in place of a loss on pairs."""
 
