@@ -21,6 +21,7 @@ import zstandard
 
 from rrk import jsonl
 from tests.conftest import environment, rrk_command
+from tests.generation.tiny import make_model
 
 
 @dataclass
@@ -129,6 +130,15 @@ def cases(folder: Path) -> dict[str, Case]:
             changed=["--seed", "5"],
             verb="rerank",
         ),
+        "sample": Case(
+            "sample",
+            [*SLOWLY, "sample", "-m", str(make_model(folder / "generator")), "-n", "3", "--max-tokens", "12"],
+            [{"task_id": f"t/{i}", "prompt": "a long prompt " * i, "odd": {"text": "é\ud800"}} for i in range(8)],
+            slow=["--slow", "0.4"],
+            keeps=False,
+            changed=["--temperature", "0.5"],
+            verb="sample",
+        ),
     }
 
 
@@ -146,7 +156,7 @@ def reranker(folder: Path) -> Path:
     return folder
 
 
-NAMES = ["execute", "toy-row", "toy-problem", "rerank", "rerank-reward"]
+NAMES = ["execute", "toy-row", "toy-problem", "rerank", "rerank-reward", "sample"]
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -101,7 +102,8 @@ class SharedPrefix:
             ids[i, : len(prompt) - 1] = torch.tensor(list(prompt[:-1]))
         cache = DynamicCache(config=self.model.config)
         self.model(ids.to(self.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
-        self.prefix = [(layer.keys, layer.values) for layer in cache.layers]
+        layers: list[Any] = cache.layers
+        self.prefix = [(layer.keys, layer.values) for layer in layers]
         ends = torch.tensor([len(prompt) - 1 for prompt in prompts]).view(-1, 1, 1)
         self.padding = (torch.arange(self.width).view(1, 1, -1) >= ends).to(self.device)
 

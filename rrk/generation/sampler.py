@@ -266,7 +266,7 @@ class Sampler:
             return logits.argmax(-1)
         weights = (logits / self.temperature).softmax(-1)
         if self.top_p < 1:
-            ordered, order = weights.sort(-1, descending=True, stable=True)
+            ordered, order = weights.sort(dim=-1, descending=True, stable=True)
             # The smallest set that reaches top_p: a token goes if those before it already do.
             ordered = ordered.masked_fill(ordered.cumsum(-1, dtype=torch.float64) - ordered >= self.top_p, 0.0)
             weights = torch.zeros_like(weights).scatter_(-1, order, ordered)

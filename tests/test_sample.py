@@ -1,0 +1,139 @@
+"""`rrk sample` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("torch")
+
+from tests.generation.test_openai import choices, serve  # noqa: F401
+from tests.generation.tiny import make_model
+
+PROBLEMS = [
+    {
+        "task_id": f"t/{i}",
+        "prompt": f"def f{i}(x):\n",
+        "entry_point": f"f{i}",
+        "stop_tokens": ["\n"],
+        "tests": "assert secret",
+        "canonical_solution": "    secret\n",
+        "difficulty": i,
+    }
+    for i in range(5)
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("model") / "m")
+
+
+def lines(rows) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def sample(rrk, model, *more, rows=PROBLEMS):
+    done = rrk("sample", "-m", str(model), *more, input=lines(rows))
+    assert done.returncode == 0, done.stderr.decode()
+    return [json.loads(line) for line in done.stdout.splitlines()], done.stderr.decode()
+
+
+def test_rows_have_their_fields_and_no_answers(rrk, model):
+    rows, said = sample(rrk, model, "-n", "3", "--max-tokens", "20", "--seed", "7")
+    assert [(row["task_id"], row["completion_id"]) for row in rows] == [
+        (f"t/{i}", j) for i in range(5) for j in range(3)
+    ]
+    for row in rows:
+        assert row["language"] == "py"
+        assert row["prompt"] == f"def f{row['difficulty']}(x):\n"
+        assert (row["temperature"], row["top_p"], row["max_tokens"], row["seed"]) == (1.0, 1.0, 20, 7)
+        assert row["logprob"] < 0 < row["tokens"] <= 20
+        assert row["finish_reason"] in ("eos", "stop", "length")
+        assert "secret" not in json.dumps(row)
+        assert row["entry_point"].startswith("f")
+    assert len({row["completion"] for row in rows}) > 10
+    assert "tokens" in said
+    assert "Loading" not in said
+    assert len(said.splitlines()) == 1
+
+
+def test_shards_limits_and_how_many_at_once_change_no_byte(rrk, model):
+    rows, _ = sample(rrk, model, "-n", "3", "--max-tokens", "20")
+    parts = [
+        sample(rrk, model, "-n", "3", "--max-tokens", "20", *more)[0]
+        for more in (["--at-once", "1"], ["--shard", "2/2"])
+    ]
+    assert parts[0] == rows
+    assert parts[1] == [row for row in rows if row["task_id"] in ("t/1", "t/3")]
+
+
+def test_fewer_samples_are_the_first_of_more(rrk, model):
+    few, _ = sample(rrk, model, "-n", "2", "--max-tokens", "10")
+    many, _ = sample(rrk, model, "-n", "5", "--max-tokens", "10")
+    assert few == [row for row in many if row["completion_id"] < 2]
+
+
+def test_greedy_and_stop(rrk, model):
+    rows, _ = sample(
+        rrk, model, "-n", "2", "--temperature", "0", "--max-tokens", "30", "--stop", "e", "--stop", "\\n\\n"
+    )
+    for one, two in zip(rows[::2], rows[1::2], strict=True):
+        assert one["completion"] == two["completion"]
+        assert "e" not in one["completion"]
+
+
+def test_asserts_for_evidence(rrk, model):
+    rows, _ = sample(rrk, model, "-n", "4", "--for", "tests", "--max-tokens", "10")
+    assert len(rows) == 5
+    for row in rows:
+        assert len(row["samples"]) == 4
+        name = row["entry_point"]
+        assert row["prompt"].endswith(f"    pass\n\n# check the correctness of {name}\nassert ")
+        assert "tests" not in row
+        assert "completion" not in row
+
+
+def test_a_server_is_an_engine_too(rrk, serve):  # noqa: F811
+    server = serve(lambda number, body: choices(body))
+    rows, _ = sample(rrk, "name", "-n", "2", "--engine", "openai", "--base-url", server.url, "-j", "2")
+    assert [row["completion"] for row in rows[:2]] == ["    return 00", "    return 01"]
+    assert rows[0]["logprob"] == -1.5
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "text"),
+    [
+        (["-m", "nowhere/at/all"], 1, "cannot load a causal model from nowhere/at/all"),
+        ([], 2, "give the model with -m"),
+        (["-m", "MODEL", "--top-p", "0"], 2, "--top-p"),
+        (["-m", "MODEL", "--for", "songs"], 2, "--for is"),
+        (["-m", "MODEL", "--engine", "vllm"], 2, "vllm serve"),
+        (["-m", "MODEL", "--engine", "openai"], 2, "--base-url"),
+        (["-m", "MODEL", "--device", "warp"], 2, "no such device"),
+        (["-m", "MODEL", "--dtype", "int4"], 2, "--dtype int4"),
+    ],
+)
+def test_mistakes_are_one_line(rrk, model, more, code, text):
+    done = rrk("sample", *[str(model) if word == "MODEL" else word for word in more], input=lines(PROBLEMS))
+    assert done.returncode == code
+    assert text in done.stderr.decode()
+    assert len(done.stderr.decode().strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [({"task_id": "a"}, "no field 'prompt'"), ({"task_id": "a", "prompt": "\ud800"}, "not valid text")],
+)
+def test_bad_rows_are_named(rrk, model, row, text):
+    done = rrk("sample", "-m", str(model), input=lines([row]))
+    assert done.returncode == 3
+    assert text in done.stderr.decode()
+    assert "<stdin>:1:" in done.stderr.decode()
+
+
+def test_tests_need_a_python_function(rrk, model):
+    done = rrk("sample", "-m", str(model), "--for", "tests", input=lines([{"task_id": "a", "prompt": "x = 1"}]))
+    assert done.returncode == 3
+    assert "--for tests needs" in done.stderr.decode()
