@@ -54,9 +54,10 @@ def weights(folder):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_reward_rises(sft, tmp_path, variant):
     lr = 2e-2 if "lora" in variant else 1e-2
-    train_ppo(PROBLEMS, sft, reward, tmp_path / "out", options(updates=20, lr=lr, **VARIANTS[variant]))
+    given = options(updates=20, lr=lr, samples=8, minibatch=16, **VARIANTS[variant])
+    train_ppo(PROBLEMS, sft, reward, tmp_path / "out", given)
     log = rows(tmp_path / "out")
-    assert log[-1]["score"] > log[0]["score"] + 0.8
+    assert sum(row["score"] for row in log[-3:]) / 3 > log[0]["score"] + 0.8
     assert log[-1]["kl"] > 0
     assert log[0]["kl"] == pytest.approx(0, abs=1e-6)
     assert not list((tmp_path / "out").glob("state-*"))
@@ -243,8 +244,13 @@ def test_micro_batches_of_any_size_give_the_same_gradient(sft, tmp_path):
     torch.testing.assert_close(got[0], got[2], atol=1e-5, rtol=0)
 
 
-def test_the_gradient_of_a_minibatch_equals_finite_differences(sft, tmp_path):
+def test_the_gradient_of_a_minibatch_equals_finite_differences(sft, tmp_path, monkeypatch):
     """The whole loss of a model in float64, policy and critic, along random directions, after a step away from ratio 1."""
+    # Transformers' norm and plain attention round to float32 inside.
+    monkeypatch.setattr(
+        "transformers.models.llama.modeling_llama.LlamaRMSNorm.forward",
+        lambda self, x: self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon),
+    )
     given = options(advantage="gae", value_head="separate", minibatch=16, epochs=1)
     run = Trainer(PROBLEMS, sft, reward, tmp_path, given, None, {})
     rollouts = []
@@ -252,7 +258,8 @@ def test_the_gradient_of_a_minibatch_equals_finite_differences(sft, tmp_path):
     run.learner = lambda rollout, update: rollouts.append(rollout) or learn(rollout, update)
     run.step()
     learner, (rollout,) = learn.__self__, rollouts
-    run.network.double()
+    run.network.double().causal.set_attn_implementation("sdpa")
+    run.network.critic.set_attn_implementation("sdpa")
     for name in ("old", "values", "advantages", "returns"):
         setattr(rollout, name, getattr(rollout, name).double())
     part = torch.arange(len(rollout.drawn))

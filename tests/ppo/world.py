@@ -18,6 +18,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from rrk import cli
 from rrk.ppo.options import PpoOptions
 from rrk.ppo.trainer import train_ppo
 from rrk.rows import Problem
@@ -83,6 +84,21 @@ def start(out, chosen: dict, **more) -> multiprocessing.Process:
     return child
 
 
+def start_command(arguments: list[str], output) -> multiprocessing.Process:
+    """`rrk ARGUMENTS` in a process of its own, its streams in a file."""
+    child = _server().Process(target=_command, args=(arguments, str(output)))
+    child.start()
+    return child
+
+
+def _command(arguments: list[str], output: str) -> None:
+    with open(output, "w") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    torch.set_num_threads(1)
+    cli.main(arguments)
+
+
 def finish(*children: multiprocessing.Process) -> None:
     """Wait; every one must end well."""
     for child in children:
@@ -93,7 +109,7 @@ def finish(*children: multiprocessing.Process) -> None:
 @functools.cache
 def _server():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.ppo.world"])
+    context.set_forkserver_preload(["tests.ppo.world", "rrk.reranking.scorer"])
     return context
 
 
