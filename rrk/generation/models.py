@@ -28,10 +28,11 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def load(path: str | Path, device: str = "auto", dtype: str = "auto") -> tuple[Any, Any]:
+def load(path: str | Path, device: str = "auto", dtype: str = "auto", attention: str | None = None) -> tuple[Any, Any]:
     """(model in eval mode, tokenizer) of a causal checkpoint: a folder, or a name on the hub.
 
-    dtype auto: as saved on a GPU, float32 on a CPU. RrkError (one line) if it cannot be loaded.
+    dtype auto: as saved on a GPU, float32 on a CPU. `attention`: transformers' name of an implementation, None: its choice.
+    RrkError (one line) if it cannot be loaded.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -41,7 +42,7 @@ def load(path: str | Path, device: str = "auto", dtype: str = "auto") -> tuple[A
     chosen: Any = DTYPES.get(dtype, torch.float32 if where.type == "cpu" else "auto")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
-        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=chosen)
+        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=chosen, attn_implementation=attention)
     except (OSError, ValueError, KeyError, ImportError) as error:
         remedy = "a folder with a transformers checkpoint, or a name on the hub (HF_HUB_OFFLINE is obeyed)"
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
