@@ -184,6 +184,7 @@ def _trainer(model, tokenizer, data, options: SftOptions, lr: float, out: Path, 
     micro = options.micro_batch or options.batch_size
     known = SFTConfig.__dataclass_fields__
     checkpointing = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
+    more: dict[str, Any] = {checkpointing: options.gradient_checkpointing}
     arguments = SFTConfig(
         output_dir=str(out / runs.CHECKPOINTS),
         max_steps=options.steps or -1,
@@ -207,7 +208,7 @@ def _trainer(model, tokenizer, data, options: SftOptions, lr: float, out: Path, 
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
-        **{checkpointing: options.gradient_checkpointing},
+        **more,
     )
     lora: Any = None
     if options.lora_r:

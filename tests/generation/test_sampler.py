@@ -34,7 +34,8 @@ def test_only_plain_attention_shares_the_prompt(made):
     shared = {kind: Sampler(*made[kind], max_tokens=4).problems_at_once(2) > 1 for kind in KINDS}
     assert shared["qwen2"]
     assert shared["llama"]
-    assert not shared["mistral"] and not shared["gemma2"], "windows and caps take the other way"
+    assert not shared["mistral"], "windows take the other way"
+    assert not shared["gemma2"], "so do caps"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -106,7 +107,7 @@ def test_stop_strings_end_rows_and_are_cut_off(qwen):
         text = tokenizer.decode(c.ids)
         assert "e" in text or "\n" in text
         before = tokenizer.decode(c.ids[:-1])
-        assert "e" not in before and "\n" not in before, "must end at the very token"
+        assert not {"e", "\n"} & set(before), "must end at the very token"
     for group in groups:
         for c in group:
             if c.finish != "stop":
