@@ -37,6 +37,9 @@ def train_ppo(
         Optional[float],  # noqa: UP045
         typer.Option(metavar="KL", help="Move beta towards this KL a program (Ziegler 2019: 6)."),
     ] = None,
+    kl_horizon: Annotated[
+        int, typer.Option(help="Programs over which --adaptive-kl moves beta (Ziegler 2019).")
+    ] = 10_000,
     target_kl: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(metavar="KL", help="End an update's epochs when KL(old|new) a token passes this."),
@@ -91,10 +94,13 @@ def train_ppo(
     """
     import contextlib
     import itertools
+    import os
     import signal
 
     given = dict(locals())
     from dataclasses import fields
+
+    import torch
 
     from rrk import jsonl, rows
     from rrk.errors import Terminated
@@ -107,7 +113,9 @@ def train_ppo(
     chosen = PpoOptions(**{f.name: given[f.name] for f in fields(PpoOptions)})
     chosen.check()
     problems = [rows.problem(row, tests=False) for row in itertools.islice(jsonl.read(inputs), limit)]
-    scorer = Scorer.load(reranker)
+    # Under `accelerate launch` every process has a GPU of its own.
+    local = os.environ.get("LOCAL_RANK")
+    scorer = Scorer.load(reranker, f"cuda:{local}" if local and torch.cuda.is_available() else "auto")
     params = {"problems": inputs, "model": model, "reranker": reranker, "probe": probe, "limit": limit}
     asked: list[int] = []
 

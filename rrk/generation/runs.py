@@ -23,9 +23,9 @@ OnStep = Callable[[int, int, dict[str, Any]], None]
 
 
 def begin(out: Path, params: dict[str, Any], resume: bool) -> Path | None:
-    """Claim the folder for a run with these parameters; returns the checkpoint to go on from, if there is one.
+    """The checkpoint that a run with these parameters goes on from, if there is one.
 
-    Raises UsageError if it holds an unfinished run and resume is false, or one of other parameters.
+    Raises UsageError if the folder holds an unfinished run and resume is false, or one of other parameters.
     """
     params = jsonl.loads(jsonl.dumps(params))
     before = out / RUN
@@ -36,11 +36,15 @@ def begin(out: Path, params: dict[str, Any], resume: bool) -> Path | None:
         if old != params:
             changed = sorted(k for k in {*old, *params} if old.get(k) != params.get(k))
             raise UsageError(f"{out} was begun with other parameters ({', '.join(changed)}); remove it to start again")
-    out.mkdir(parents=True, exist_ok=True)
-    before.write_bytes(jsonl.dumps(params))
     # trainer_state.json is written last: a checkpoint without it was cut short.
     whole = [p for p in (out / CHECKPOINTS).glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
     return max(whole, key=lambda p: int(p.name.split("-")[1]), default=None)
+
+
+def claim(out: Path, params: dict[str, Any]) -> None:
+    """The folder is this run's from now on. Late, so that a run that is refused does not ask for --resume."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / RUN).write_bytes(jsonl.dumps(params))
 
 
 def end(out: Path) -> None:
@@ -59,8 +63,11 @@ def silence() -> None:
     disable_progress_bars()
 
 
-def watch(should_stop: Callable[[], bool], on_step: OnStep):
-    """A TrainerCallback: progress out, requests to stop in (the run saves a checkpoint first)."""
+def watch(should_stop: Callable[[], bool], on_step: OnStep, last_look: bool = False):
+    """A TrainerCallback: progress out, requests to stop in (the run saves a checkpoint first).
+
+    last_look: evaluate and save after the last step too, whatever the schedule.
+    """
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
@@ -71,6 +78,8 @@ def watch(should_stop: Callable[[], bool], on_step: OnStep):
 
         def on_step_end(self, args, state, control, **_):
             on_step(state.global_step, state.max_steps, self.last)
+            if last_look and state.global_step >= state.max_steps:
+                control.should_evaluate = control.should_save = True
             if should_stop():
                 control.should_save = control.should_training_stop = True
             return control

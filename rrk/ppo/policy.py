@@ -80,13 +80,27 @@ class Policy(nn.Module):
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     @classmethod
-    def load(cls, path: str | Path, *, separate=False, critic=True, lora_r=0, bf16=False, checkpointing=False):
-        """(Policy, tokenizer) from a transformers checkpoint; weights in float32, bf16 by autocast (AdamW needs them so)."""
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        separate: bool = False,
+        critic: bool = True,
+        lora_r: int = 0,
+        bf16: bool = False,
+        checkpointing: bool = False,
+        attention: str | None = None,
+    ):
+        """(Policy, tokenizer) from a transformers checkpoint; weights in float32, bf16 by autocast (AdamW needs them so).
+
+        `attention` is transformers' attn_implementation, None: its choice.
+        """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        more = {"attn_implementation": attention} if attention else {}
         try:
             tokenizer = AutoTokenizer.from_pretrained(path)
-            model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+            model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **more)
         except (OSError, ValueError) as error:
             raise RrkError(f"cannot load a causal model from {path}: {error}".splitlines()[0]) from error
         if tokenizer.eos_token_id is None:

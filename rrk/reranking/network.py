@@ -22,6 +22,7 @@ from torch import Tensor
 
 from rrk import seeds
 from rrk.errors import RrkError, UsageError
+from rrk.generation.models import training_attention
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -144,7 +145,11 @@ def load_base(path: str | Path, seed: int = 0) -> tuple[Any, Any]:
         is_encoder(config)
         torch.manual_seed(seeds.derive(seed, "reranker", "head"))
         model = AutoModelForSequenceClassification.from_pretrained(
-            path, dtype=torch.float32, num_labels=1, ignore_mismatched_sizes=True
+            path,
+            dtype=torch.float32,
+            num_labels=1,
+            ignore_mismatched_sizes=True,
+            attn_implementation=training_attention(),
         )
         tokenizer = _tokenizer(path, path)
     model.config.get_text_config().pad_token_id = pad_id(tokenizer)

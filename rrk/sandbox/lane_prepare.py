@@ -12,49 +12,15 @@ import types
 from dataclasses import dataclass
 
 # Modules without state, which tests may use in this process itself, and which a program may have imported for its tests.
-PURE = frozenset(
-    [
-        "math",
-        "cmath",
-        "typing",
-        "collections",
-        "itertools",
-        "functools",
-        "re",
-        "string",
-        "copy",
-        "fractions",
-        "datetime",
-        "operator",
-        "heapq",
-        "bisect",
-        "decimal",
-        "statistics",
-        "json",
-        "dataclasses",
-        "abc",
-        "enum",
-        "numbers",
-        "textwrap",
-    ]
-)
-_LOOSE = frozenset(
-    [
-        "exec",
-        "eval",
-        "open",
-        "setattr",
-        "delattr",
-        "globals",
-        "vars",
-        "__import__",
-        "compile",
-        "input",
-        "breakpoint",
-        "exit",
-        "quit",
-    ]
-)
+PURE = frozenset((
+    "math", "cmath", "typing", "collections", "itertools", "functools", "re", "string", "copy", "fractions",
+    "datetime", "operator", "heapq", "bisect", "decimal", "statistics", "json", "dataclasses", "abc", "enum",
+    "numbers", "textwrap",
+))  # fmt: skip
+_LOOSE = frozenset((
+    "exec", "eval", "open", "setattr", "delattr", "globals", "vars", "__import__", "compile", "input",
+    "breakpoint", "exit", "quit",
+))  # fmt: skip
 
 
 @dataclass

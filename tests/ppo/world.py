@@ -1,9 +1,15 @@
-"""A world of one second: a 2-layer model over characters and a reward that counts letters. Also a program, run by tests
-that kill it or launch it twice:  python -m tests.ppo.world OUT JSON-OPTIONS [--resume] [--slow]"""
+"""A world of one second: a 2-layer model over characters and a reward that counts letters.
+
+Tests that kill a training or run it in several processes call `start`, whose children are forked from one server that has
+torch loaded; `accelerate launch` needs a program:  python -m tests.ppo.world OUT JSON-OPTIONS
+"""
 
 from __future__ import annotations
 
+import functools
 import json
+import multiprocessing
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,6 +18,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from rrk import cli
 from rrk.ppo.options import PpoOptions
 from rrk.ppo.trainer import train_ppo
 from rrk.rows import Problem
@@ -62,8 +69,49 @@ def options(**more) -> PpoOptions:
     return PpoOptions(**{**SMALL, **more})
 
 
-if __name__ == "__main__":
+def run(out, chosen: dict, resume: bool = False, slow: bool = False, environment: dict | None = None) -> None:
+    """One training of the model beside `out`, in this process."""
+    os.environ.update(environment or {})
     torch.set_num_threads(1)
-    out, given, *flags = sys.argv[1:]
-    chosen = slow_reward if "--slow" in flags else reward
-    train_ppo(PROBLEMS, Path(out).parent / "sft", chosen, out, options(**json.loads(given)), resume="--resume" in flags)
+    given = slow_reward if slow else reward
+    train_ppo(PROBLEMS, Path(out).parent / "sft", given, out, options(**chosen), resume=resume)
+
+
+def start(out, chosen: dict, **more) -> multiprocessing.Process:
+    """The same in a process of its own."""
+    child = _server().Process(target=run, args=(str(out), chosen), kwargs=more)
+    child.start()
+    return child
+
+
+def start_command(arguments: list[str], output) -> multiprocessing.Process:
+    """`rrk ARGUMENTS` in a process of its own, its streams in a file."""
+    child = _server().Process(target=_command, args=(arguments, str(output)))
+    child.start()
+    return child
+
+
+def _command(arguments: list[str], output: str) -> None:
+    with open(output, "w") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    torch.set_num_threads(1)
+    cli.main(arguments)
+
+
+def finish(*children: multiprocessing.Process) -> None:
+    """Wait; every one must end well."""
+    for child in children:
+        child.join(120)
+        assert child.exitcode == 0
+
+
+@functools.cache
+def _server():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.ppo.world", "rrk.reranking.scorer"])
+    return context
+
+
+if __name__ == "__main__":
+    run(sys.argv[1], json.loads(sys.argv[2]))
