@@ -55,7 +55,6 @@ def candidates(problems: int = 4, each: int = 3) -> list[dict]:
     ]
 
 
-<<<<<<< HEAD
 def executable(folder: Path) -> tuple[list[str], list[dict]]:
     """A problems file, and candidates that sleep a little: several runs of each (--repeat) can be interrupted."""
     rows = candidates()
@@ -79,9 +78,7 @@ def executable(folder: Path) -> tuple[list[str], list[dict]]:
     return ["-p", str(problems)], rows
 
 
-=======
 SLOWLY = [sys.executable, "-m", "tests.slowly"]
->>>>>>> rank
 TOY = [sys.executable, "-m", "tests.toy_stage"]
 
 
@@ -135,9 +132,6 @@ def cases(folder: Path) -> dict[str, Case]:
     }
 
 
-<<<<<<< HEAD
-NAMES = ["execute", "toy-row", "toy-problem"]
-=======
 def reranker(folder: Path) -> Path:
     """A reranker with random weights, as `rrk train-reranker` leaves one."""
     from rrk.reranking.record import Record, write
@@ -152,8 +146,7 @@ def reranker(folder: Path) -> Path:
     return folder
 
 
-NAMES = ["toy-row", "toy-problem", "rerank", "rerank-reward"]
->>>>>>> rank
+NAMES = ["execute", "toy-row", "toy-problem", "rerank", "rerank-reward"]
 
 
 @pytest.fixture(scope="module")

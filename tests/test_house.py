@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "rrk.rows": {"rrk.errors", "rrk.jsonl"},
     "rrk.manifest": {"rrk.errors", "rrk.jsonl", "rrk"},
     "rrk.progress": {"rrk.errors"},
+    "rrk.stopping": {"rrk.errors"},
     "rrk.stage": {"rrk.errors", "rrk.jsonl", "rrk.rows", "rrk.progress"},
     "rrk.options": {"rrk.errors", "rrk.stage"},
     "rrk.terminal": {"rrk.errors"},

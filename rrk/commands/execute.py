@@ -32,7 +32,7 @@ def execute(
             "--timeout",
             metavar="S",
             min=0.01,
-            help="CPU seconds a program may take. [default: its language's (5 to 15), more on a slow machine or for a slow problem]",
+            help="CPU seconds a program may take. [default: its language's (3 to 15), more on a slow machine or for a slow problem]",
         ),
     ] = None,
     memory: Annotated[

@@ -9,8 +9,6 @@ import typer
 from rrk import options
 from rrk.errors import UsageError
 
-READ_AHEAD = 32  # problems scored together, as far as they are there without waiting
-
 
 def rerank(
     inputs: options.Inputs = None,
@@ -109,24 +107,25 @@ def rerank(
         if min_confidence is not None:
             scorer.probability([])
 
-        def scores_of(problems):
-            return scorer.score_many([question(problem) for problem in problems])
+        def scores_of(problem):
+            # One problem at a time: batches of several would make the last bits depend on where a run was cut.
+            return scorer.score(*question(problem))
 
     elif method == "fused":
         from rrk.reranking.fusion import Fusion
 
         fusion = Fusion.load(str(model))
 
-        def scores_of(problems):
-            return [fusion.score(problem) for problem in problems]
+        def scores_of(problem):
+            return fusion.score(problem)
 
     else:
 
-        def scores_of(problems):
-            return [chosen.score(problem, seed) for problem in problems]  # type: ignore[misc]
+        def scores_of(problem):
+            return chosen.score(problem, seed)  # type: ignore[misc]
 
     class Work:
-        """Problems that are there already are scored together."""
+        """One problem after another; counts for the summary line."""
 
         abstained = 0
 
@@ -138,17 +137,8 @@ def rerank(
             return figures
 
         def __call__(self, items):
-            while True:
-                window: list = []
-                while len(window) < READ_AHEAD and (not window or items.ready()):
-                    problem = next(items, None)
-                    if problem is None:
-                        break
-                    window.append(problem)
-                if not window:
-                    return
-                for problem, scores in zip(window, scores_of(window), strict=True):
-                    yield self.ranked(problem, scores)
+            for problem in items:
+                yield self.ranked(problem, scores_of(problem))
 
         def ranked(self, problem, scores):
             out = rank(problem, scores, seed=seed, method=method)

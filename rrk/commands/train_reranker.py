@@ -96,17 +96,16 @@ def train_reranker(
       rrk train-reranker pairs.jsonl -m Qwen/Qwen2.5-Coder-0.5B -o runs/rr --lora-r 16 --bf16 --template chat --dev-share 0.1
     """
     import itertools
-    import signal
     import sys
 
     given = dict(locals())
     from dataclasses import fields
 
     from rrk import jsonl, manifest
-    from rrk.errors import Terminated
     from rrk.progress import Progress
     from rrk.reranking import pairs as data
     from rrk.reranking import training
+    from rrk.stopping import Stopping
 
     chosen = training.TrainingOptions(**{f.name: given[f.name] for f in fields(training.TrainingOptions)})
     chosen.check()
@@ -127,15 +126,7 @@ def train_reranker(
         data.validate_pair(pair)
     pairs, problems = data.split(given_pairs, list(jsonl.read([dev])) if dev else None, dev_share, seed, note)
     held_out = _dev(problems) if problems else None
-    asked: list[int] = []
-
-    def stop(number: int, _: object) -> None:
-        asked.append(number)
-        if len(asked) > 1:
-            raise KeyboardInterrupt if number == signal.SIGINT else Terminated
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    asked = Stopping()
     with Progress("train-reranker", unit="steps", quiet=quiet) as progress:
 
         def on_step(step, of, figures):
@@ -153,14 +144,12 @@ def train_reranker(
             dev=held_out,
             params=extra,
             resume=resume,
-            should_stop=lambda: bool(asked),
+            should_stop=asked,
             on_step=on_step,
             note=note,
         )
     if result is None:
-        error = KeyboardInterrupt() if asked[0] == signal.SIGINT else Terminated()
-        error.add_note(f"a checkpoint is kept in {output}; the same command with --resume goes on from there")
-        raise error
+        raise asked.error(output)
     figures = {"pairs": len(pairs), **result.figures}
     if held_out is not None:
         figures["card"] = _card(problems, result.dev_scores)

@@ -3,7 +3,8 @@
     sampler = CacheSampler(network, tokenizer, temperature=1.0, max_tokens=256, stop=())
     drawn = sampler(prompts, seeds)                     # seeds[i][j]: of completion j of prompt i
 
-A completion's random stream depends on its own seed alone, so a rollout is the same in one process or in several.
+A completion's random stream depends on its own seed alone, so a rollout is the same in one process or in several (as far
+as logits are: see rrk/generation/sampler.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from rrk import seeds as streams
 from rrk.errors import RrkError
+from rrk.generation.sampler import Sampler
 from rrk.ppo import loss
 from rrk.ppo.policy import Policy, collate, token_budget
 from rrk.rows import Problem
@@ -46,74 +48,30 @@ Reward = Callable[[Sequence[tuple[str, Sequence[str], str | None]]], Sequence[Se
 
 
 class CacheSampler:
-    """Prompt prefilled once, its cache repeated over the samples; rows that have ended leave the cache."""
+    """rrk.generation's sampler on a policy in training: batches of many prompts, bf16 by autocast."""
 
     def __init__(self, network: Policy, tokenizer, temperature=1.0, max_tokens=256, stop: Sequence[str] = ()):
-        self.network, self.tokenizer = network, tokenizer
-        self.temperature, self.max_tokens, self.stop = temperature, max_tokens, tuple(stop)
+        self.network = network
+        # Always all prompts together: a rollout is the same for the same prompts, and a run has the same at every resume.
+        self._sampler = Sampler(
+            network.causal,
+            tokenizer,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            stop=stop,
+            bf16=network.bf16,
+            mix=True,
+        )
 
-    @torch.no_grad()
     def __call__(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]], stops=None) -> list[list[Drawn]]:
-        stops = stops or [()] * len(prompts)
         model = self.network.model
         training = model.training
         model.eval()  # gradient checkpointing forbids the cache in train() mode
         try:
-            return [
-                self._draw(prompt, own, (*self.stop, *more))
-                for prompt, own, more in zip(prompts, seeds, stops, strict=True)
-            ]
+            groups = self._sampler(prompts, seeds, stops)
         finally:
             model.train(training)
-
-    def _draw(self, prompt: str, seeds: Sequence[int], stop: tuple[str, ...]) -> list[Drawn]:
-        from transformers import DynamicCache
-
-        model, eos = self.network.causal, self.tokenizer.eos_token_id
-        device = next(model.parameters()).device
-        head = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        if not head:
-            head = [self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else eos]
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.network.bf16):
-            cache = DynamicCache(config=model.config)
-            out = model(torch.tensor([head], device=device), past_key_values=cache, use_cache=True, logits_to_keep=1)
-            cache.batch_repeat_interleave(len(seeds))
-            logits = out.logits[:, -1].float().expand(len(seeds), -1)
-            uniforms = [torch.Generator().manual_seed(seed) for seed in seeds]
-            ids: list[list[int]] = [[] for _ in seeds]
-            ends = {}
-            alive = list(range(len(seeds)))
-            for step in range(self.max_tokens):
-                if self.temperature == 0:
-                    picked = logits.argmax(-1)
-                else:
-                    u = torch.stack([torch.rand((), generator=uniforms[i]) for i in alive]).to(device)
-                    cdf = (logits / self.temperature).softmax(-1).cumsum(-1)
-                    picked = torch.searchsorted(cdf, (u * cdf[:, -1]).unsqueeze(-1), right=True).squeeze(-1)
-                    picked = picked.clamp(max=logits.shape[-1] - 1)
-                rest = []
-                for row, (i, token) in enumerate(zip(alive, picked.tolist(), strict=True)):
-                    ids[i].append(token)
-                    if token == eos:
-                        ends[i] = "eos"
-                    elif stop and any(s in self.tokenizer.decode(ids[i]) for s in stop):
-                        ends[i] = "stop"
-                    else:
-                        rest.append(row)
-                if not rest or step + 1 == self.max_tokens:
-                    break
-                if len(rest) < len(alive):
-                    keep = torch.tensor(rest, device=device)
-                    cache.batch_select_indices(keep)
-                    picked, alive = picked[keep], [alive[row] for row in rest]
-                out = model(picked.unsqueeze(-1), past_key_values=cache, use_cache=True)
-                logits = out.logits[:, -1].float()
-        return [self._finish(head, tokens, ends.get(i, "length"), stop) for i, tokens in enumerate(ids)]
-
-    def _finish(self, head: list[int], ids: list[int], finish: str, stop: tuple[str, ...]) -> Drawn:
-        text = self.tokenizer.decode(ids[:-1] if finish == "eos" else ids, clean_up_tokenization_spaces=False)
-        cut = min((at for s in stop if (at := text.find(s)) >= 0), default=len(text))
-        return Drawn(list(head), ids, text[:cut], finish)
+        return [[Drawn(c.prompt, c.ids, c.text, c.finish) for c in group] for group in groups]
 
 
 def pick(size: int, want: int, update: int, seed: int) -> list[int]:

@@ -14,7 +14,6 @@ parameters are fitted on them. A run that is stopped saves a checkpoint; --resum
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -24,15 +23,12 @@ from typing import Any
 
 import torch
 
-from rrk import jsonl
 from rrk.errors import RrkError, UsageError
+from rrk.generation import runs
 from rrk.reranking import network, record
 from rrk.reranking.pairs import Collator, groups
 from rrk.reranking.render import Rendering
 from rrk.reranking.scorer import Note, Question, Scorer, question
-
-RUN = "rrk_run.json"  # parameters of a run that has not ended
-CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,7 @@ def train(
     params: dict[str, Any] | None = None,
     resume: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
-    on_step: Callable[[int, int, dict[str, Any]], None] = lambda step, of, figures: None,
+    on_step: runs.OnStep = lambda step, of, figures: None,
     note: Note = lambda text: None,
 ) -> Result | None:
     """Train and write everything but rrk.json into `out`. None if `should_stop` ended it: a checkpoint is there for --resume.
@@ -127,7 +123,7 @@ def train(
         raise UsageError("no pairs to train on; `rrk mine` makes them from executed candidates")
     out = Path(out)
     params = {**asdict(options), **(params or {})}
-    checkpoint = _begin(out, params, resume)
+    checkpoint = runs.begin(out, params, resume)
     model, tokenizer = network.load_base(base, options.seed)
     encoder = network.is_encoder(model.config)
     rendering = Rendering(
@@ -149,31 +145,13 @@ def train(
     weights = sum(p.numel() for p in model.parameters())
     lr = options.lr or next(rate for size, rate in DEFAULT_LR if weights <= size) * (10 if options.lora_r else 1)
     trainer = _trainer(model, tokenizer, examples, scorer, options, lr, out, dev, should_stop, on_step)
-    # Only now: a run that is refused must not ask for --resume.
-    out.mkdir(parents=True, exist_ok=True)
-    (out / RUN).write_bytes(jsonl.dumps(params))
+    runs.claim(out, params)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if should_stop():
+    if should_stop() and trainer.state.global_step < trainer.state.max_steps:
         return None
     return _finish(
         trainer, scorer, out, options, dev, {"lr": lr, "weights": weights, "groups": len(examples), **cuts}, note
     )
-
-
-def _begin(out: Path, params: dict[str, Any], resume: bool) -> Path | None:
-    """Refuse to mix runs; returns the checkpoint to go on from."""
-    params = jsonl.loads(jsonl.dumps(params))
-    before = out / RUN
-    if before.exists():
-        if not resume:
-            raise UsageError(f"{out} holds an unfinished run; go on with --resume, or remove it")
-        old = jsonl.loads(before.read_bytes())
-        if old != params:
-            changed = sorted(k for k in {*old, *params} if old.get(k) != params.get(k))
-            raise UsageError(f"{out} was begun with other parameters ({', '.join(changed)})")
-    # trainer_state.json is written last: a checkpoint without it was cut short.
-    whole = [p for p in (out / CHECKPOINTS).glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
-    return max(whole, key=lambda p: int(p.name.split("-")[1]), default=None)
 
 
 def _limit(model: Any, wanted: int) -> int:
@@ -195,14 +173,9 @@ def _trainer(
     should_stop,
     on_step,
 ):
-    from datasets import Dataset, disable_progress_bars
-    from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
-    from transformers.utils import logging as chatter
+    from datasets import Dataset
+    from transformers import EarlyStoppingCallback, PrinterCallback
     from trl import RewardConfig, RewardTrainer
-
-    chatter.set_verbosity_error()
-    chatter.disable_progress_bar()
-    disable_progress_bars()
 
     class Trainer(RewardTrainer):
         """TRL's loss over programs that are read once; dev AUC in place of a loss on pairs."""
@@ -245,25 +218,9 @@ def _trainer(
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
             return metrics
 
-    class Watch(TrainerCallback):
-        """Progress out, requests to stop in."""
-
-        last: dict[str, Any] = {}  # noqa: RUF012 - one run, one instance
-
-        def on_log(self, args, state, control, logs=None, **_):
-            self.last = {**self.last, **(logs or {})}
-
-        def on_step_end(self, args, state, control, **_):
-            on_step(state.global_step, state.max_steps, self.last)
-            if dev is not None and state.global_step >= state.max_steps:
-                control.should_evaluate = control.should_save = True
-            if should_stop():
-                control.should_save = control.should_training_stop = True
-            return control
-
     micro = options.micro_batch or options.batch_size
     evaluation: dict[str, Any] = {}
-    callbacks: list[Any] = [Watch()]
+    callbacks: list[Any] = [runs.watch(should_stop, on_step, last_look=dev is not None)]
     if dev is not None:
         every = options.eval_every
         evaluation = {
@@ -283,7 +240,7 @@ def _trainer(
     checkpointing = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
     evaluation[checkpointing] = options.gradient_checkpointing
     arguments = RewardConfig(
-        output_dir=str(out / CHECKPOINTS),
+        output_dir=str(out / runs.CHECKPOINTS),
         max_steps=options.steps or -1,
         num_train_epochs=options.epochs,
         per_device_train_batch_size=micro,
@@ -404,6 +361,5 @@ def _finish(
             "kept_step": int(best.rsplit("-", 1)[1]) if best else trainer.state.global_step,
         }
     record.write(out, record.Record(saved.renderer.rendering, golden, calibration))
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    (out / RUN).unlink()
+    runs.end(out)
     return result

@@ -106,20 +106,22 @@ class Evidence:
 
     def job(self, row: dict[str, Any]) -> Job:
         """What to run for a row: no tests of its own, and the function's name, which generated tests call."""
+        return replace(self._problems.job(row), entry_point=self._entry_point(row), tests="")
+
+    def _entry_point(self, row: dict[str, Any]) -> str:
         problem = self._problems.problem(row)
-        job = self._problems.job(row)
         entry_point = problem.entry_point or row.get("entry_point") or _last_function(problem.prompt)
         if not entry_point:
             task = rows.task_id(row)
             raise RowError(f"problem '{task}' has no 'entry_point'; generated tests call it by name", rows.where(row))
-        return replace(job, entry_point=str(entry_point), tests="")
+        return str(entry_point)
 
     def tests(self, row: dict[str, Any]) -> tuple[str, ...]:
         """The tests for a candidate row, the same for every candidate of its problem."""
         task = rows.task_id(row)
         if task not in self._rows:
             raise RowError(f"no generated tests for '{task}' in {', '.join(self._paths)}", rows.where(row))
-        entry_point = self.job(row).entry_point or ""
+        entry_point = self._entry_point(row)
         key = (task, entry_point)
         if key not in self._tests:
             found: dict[str, None] = {}

@@ -116,7 +116,7 @@ def _version_2() -> list[dict[str, Path]]:
     if path is None or not (ROOT / "cgroup.controllers").exists():
         return []
     own = ROOT / path.lstrip("/")
-    places = []
+    places: list[dict[str, Path]] = []
     for parent in (own, own.parent):
         try:
             enabled = (parent / "cgroup.subtree_control").read_text().split()
@@ -132,7 +132,7 @@ def _version_1() -> list[dict[str, Path]]:
         own = _own()
     except OSError:
         return []
-    places = {}
+    places: dict[str, Path] = {}
     for name in ("memory", "pids"):
         parent = ROOT / name / own.get(name, "/").lstrip("/")
         if name in own and os.access(parent, os.W_OK) and (parent / "cgroup.procs").exists():

@@ -14,7 +14,9 @@ from typing import Any
 
 from rrk.errors import RrkError
 from rrk.sandbox import toolchains
-from rrk.sandbox.judge import Judge, real_lane
+from rrk.sandbox.judge import Judge
+from rrk.sandbox.lane import Lane
+from rrk.sandbox.lane import probe as try_layers
 from rrk.sandbox.toolchains import Toolchain
 from rrk.sandbox.verdict import TIMEOUT, Job
 
@@ -63,7 +65,7 @@ def checkup(
         findings.append(finding)
         seen(finding)
 
-    for layer in (probe or _probe)():
+    for layer in (probe or try_layers)():
         level = PASS if layer.active else CAUTION
         found(Finding(level, "layer", layer.name, layer.detail, "" if layer.active else layer.remedy))
     jail = _jail(lane)
@@ -86,16 +88,10 @@ def _matters(finding: Finding, asked: Sequence[str]) -> bool:
     return finding.kind != "language" or finding.name == "py" or bool(asked)
 
 
-def _probe() -> Iterable[Any]:
-    from rrk.sandbox.lane import probe
-
-    return probe()
-
-
 def _jail(lane: Callable[..., Any] | None) -> Finding:
     """Start a lane as `rrk execute` would."""
     try:
-        with (lane or real_lane)(level="auto", mounts=[]) as started:
+        with (lane or Lane)(level="auto", mounts=[]) as started:
             return Finding(PASS, "jail", "lane", str(started.layers))
     except RrkError as error:
         return Finding(FAIL, "jail", "lane", str(error), "or --sandbox podman|docker; --sandbox none is no protection")

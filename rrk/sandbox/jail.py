@@ -255,13 +255,16 @@ def build_root(mounts: Iterable[str]) -> None:
     os.makedirs(f"{new}/proc")
     os.makedirs(new + BOX)
     # One sized tmpfs a candidate holds all that it may write; these names lead into it.
-    os.makedirs(f"{new}/var")
+    os.makedirs(f"{new}/var", exist_ok=True)
     for name, target in (("tmp", "tmp"), ("w", "w"), ("var/tmp", "tmp"), ("dev/shm", "shm")):
-        os.symlink(f"{BOX}/{target}", f"{new}/{name}")
+        if not os.path.isdir(f"{new}/{name}"):  # unless a folder below it is to be shown; TMPDIR leads there too
+            os.symlink(f"{BOX}/{target}", f"{new}/{name}")
     try:
         mount("proc", f"{new}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     except OSError as error:
-        raise OSError(error.errno, "mount /proc: refused, because parts of this machine's own /proc are hidden") from None
+        raise OSError(
+            error.errno, "mount /proc: refused, because parts of this machine's own /proc are hidden"
+        ) from None
     os.chdir(new)
     pivot = _CALLS["pivot_root"]
     _check(_libc.syscall(ctypes.c_long(_number(pivot)), b".", b"."), "pivot_root")
@@ -325,8 +328,11 @@ def become(uid: int) -> None:
         _capset(2**64 - 1, 2**64 - 1)
 
 
+_NO_CAPABILITIES = struct.pack("=Ii", 0x20080522, 0), bytes(24)
+
+
 def drop_capabilities() -> None:
-    _capset(0, 0)
+    _check(_libc.capset(*_NO_CAPABILITIES), "capset")
 
 
 def _capset(effective: int, permitted: int) -> None:

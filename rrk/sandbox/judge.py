@@ -28,10 +28,11 @@ from pathlib import Path
 from typing import Any
 
 from rrk.errors import RrkError
-from rrk.sandbox import batches, calibration, recipes, toolchains
-from rrk.sandbox.box import Limits
+from rrk.sandbox import batches, recipes, toolchains
 from rrk.sandbox.cache import Cache, rules
+from rrk.sandbox.fairness import Fairness
 from rrk.sandbox.fleet import Fleet, Slot
+from rrk.sandbox.lane import Lane
 from rrk.sandbox.toolchains import Toolchain
 from rrk.sandbox.verdict import (
     MEMORY_LIMIT,
@@ -43,11 +44,11 @@ from rrk.sandbox.verdict import (
     Verdict,
     verdict,
 )
+from rrk.sandbox.wire import Gone
 
+LOST = (OSError, EOFError, Gone)  # what a lane that ends in the middle of its work raises
 TRIES = 4  # the first and three more
 RECENT = 4096  # verdicts kept in memory for jobs that come again
-REFERENCE_FACTOR = 4.0  # times the CPU time of the problem's own solution
-REFERENCE_CPU_S = 60.0  # what that solution may take itself
 _CHUNK = 64  # jobs read before lanes hear of them
 _POLL = 0.02  # seconds between looks at a slow input
 
@@ -110,7 +111,7 @@ class Judge:
         self._mounts: frozenset[str] = frozenset()
         self._unsaved: deque[_Entry] = deque()
         self._each_s = 1.0
-        self._reference_s: OrderedDict[str, float | None] = OrderedDict()
+        self._fair = Fairness()
 
     def __enter__(self) -> Judge:
         return self
@@ -249,7 +250,7 @@ class Judge:
                 answer = slot.lane.evidence(limited, entry.tests, self._each_s)
             else:
                 answer = slot.lane.python(limited)
-        except (OSError, EOFError) as error:
+        except LOST as error:
             answer = _broken(error)
         self._settle(slot, entry, answer)
 
@@ -261,7 +262,7 @@ class Judge:
             else:
                 with slot.lane.box() as box:
                     answers = [recipes.judge(toolchain, self._limited(entries[0], toolchain), box)]
-        except (OSError, EOFError) as error:
+        except (*LOST, RrkError) as error:
             answers = [_broken(error) for _ in entries]
         for entry, answer in zip(entries, answers, strict=True):
             self._settle(slot, entry, answer)
@@ -327,50 +328,32 @@ class Judge:
     # Limits.
 
     def _limited(self, entry: _Entry, toolchain: Toolchain) -> Job:
-        """The job with the CPU limit that holds on this machine."""
-        job = entry.job
         if entry.timeout is not None:
-            return replace(job, timeout=entry.timeout)
-        if job.timeout is None and calibration.factor() > 1.05:
-            return replace(job, timeout=_own_timeout(toolchain) * calibration.factor())
-        return job
+            return replace(entry.job, timeout=entry.timeout)
+        return self._fair.limited(entry.job, toolchain)
 
     def _deserves_more(self, slot: Slot, entry: _Entry) -> bool:
         """True, and entry.timeout set, if the problem's own solution needs so long that the limit was unfair."""
+        if entry.reference is None or entry.tests is not None or entry.timeout or entry.job.timeout:
+            return False
         toolchain = self._toolchain(entry.job.language)
-        if entry.reference is None or entry.timeout or entry.job.timeout or not isinstance(toolchain, Toolchain):
+        if not isinstance(toolchain, Toolchain):
             return False
-        seconds = self._reference_time(slot, entry, toolchain)
-        had = self._limited(entry, toolchain).timeout or _own_timeout(toolchain)
-        if seconds is None or seconds * REFERENCE_FACTOR <= had:
-            return False
-        entry.timeout = seconds * REFERENCE_FACTOR
-        return True
 
-    def _reference_time(self, slot: Slot, entry: _Entry, toolchain: Toolchain) -> float | None:
-        """CPU seconds of the problem's own solution, None if it does not pass; measured once a problem, when first asked."""
-        job = replace(entry.job, completion=entry.reference or "", full=False, timeout=REFERENCE_CPU_S)
-        key = job.key()
-        with self._lock:
-            if key in self._reference_s:
-                return self._reference_s[key]
-        try:
-            if toolchain.judge == "python":
-                self._lane(slot, frozenset())
-                answer = slot.lane.python(job)
-            else:
+        def run(job: Job) -> Verdict | None:
+            try:
+                if toolchain.judge == "python":
+                    self._lane(slot, frozenset())
+                    return slot.lane.python(job)
                 self._lane(slot, frozenset(toolchain.mounts()))
                 with slot.lane.box() as box:
-                    answer = recipes.judge(toolchain, job, box)
-        except (OSError, EOFError):
-            slot.drop()
-            return None
-        seconds = answer.time if answer.passed else None
-        with self._lock:
-            self._reference_s[key] = seconds
-            if len(self._reference_s) > RECENT:
-                self._reference_s.popitem(last=False)
-        return seconds
+                    return recipes.judge(toolchain, job, box)
+            except (*LOST, RrkError):
+                slot.drop()
+                return None
+
+        entry.timeout = self._fair.longer(entry.job, entry.reference, toolchain, run)
+        return entry.timeout is not None
 
     # Languages and lanes.
 
@@ -402,7 +385,7 @@ class Judge:
                             batches.prepare(toolchain, box)
                     except RrkError as error:
                         self.notes.append(str(error))
-                    except (OSError, EOFError) as error:
+                    except LOST as error:
                         self.notes.append(f"{toolchain.source.name}: preparing {toolchain.title} failed: {error}")
                         slot.drop()
         self._lane(slot, frozenset(toolchain.mounts()))
@@ -415,15 +398,7 @@ class Judge:
             with self._lock:
                 self._mounts |= mounts
                 slot.mounts = self._mounts
-            start = self._new_lane or real_lane
-            slot.lane = start(level=self._level, mounts=sorted(slot.mounts))
-
-
-def real_lane(level: str, mounts: Sequence[str]) -> Any:
-    """A jailed process; RrkError with the remedy where this machine has none. Imported late: few need it."""
-    from rrk.sandbox.lane import Lane
-
-    return Lane(level=level, mounts=mounts)
+            slot.lane = (self._new_lane or Lane)(level=self._level, mounts=sorted(slot.mounts))
 
 
 def _key(job: Job, tests: tuple[str, ...] | None) -> str:
@@ -436,11 +411,6 @@ def _key(job: Job, tests: tuple[str, ...] | None) -> str:
         data = test.encode("utf-8", "surrogatepass")
         digest.update(b"%d:" % len(data) + data)
     return f"{key}e{digest.hexdigest()}"
-
-
-def _own_timeout(toolchain: Toolchain) -> float:
-    """The language's own limit on CPU seconds."""
-    return max((mode.run.limits.cpu_s for mode in toolchain.modes), default=Limits().cpu_s)
 
 
 def _broken(error: Exception) -> Verdict:

@@ -10,12 +10,14 @@ n names, r result, e exception, t decides its own equality, d done, v one assert
 
 from __future__ import annotations
 
+import _signal
 import ast
 import builtins
 import hashlib
 import importlib
 import itertools
 import json
+import linecache
 import os
 import signal
 import struct
@@ -31,12 +33,15 @@ _exit, _write, _read, _getpid = os._exit, os.write, os.read, os.getpid
 _exec, _compile, _type, _len, _repr = exec, compile, type, len, repr
 _Base, _Assertion, _Exit = BaseException, AssertionError, SystemExit
 _BUILTINS: dict[str, Any] = {}
+_CONTROL = compile("assert 1 == 2", "<control>", "exec")
+_SOURCE: list[tuple[str, str]] = []  # the program's path and text, for tracebacks
 
 # Loaded once, so that a candidate need not: what HumanEval and MBPP solutions import.
-_PRELOAD = (
-    "array bisect calendar cmath collections collections.abc copy dataclasses datetime decimal enum fractions functools "
-    "hashlib heapq itertools json math operator random re statistics string sys textwrap time typing unicodedata"
-).split()
+_PRELOAD = [
+    "array", "bisect", "calendar", "cmath", "collections", "collections.abc", "copy", "dataclasses", "datetime",
+    "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "itertools", "json", "math", "operator",
+    "random", "re", "statistics", "string", "sys", "textwrap", "time", "typing", "unicodedata",
+]  # fmt: skip
 _ITERATORS = (
     types.GeneratorType, map, filter, zip, enumerate, reversed, type(iter([])), type(iter(())), type(iter("")),
     type(iter({})), type(iter(set())), type(iter(range(0))), type(iter({}.values())), type(iter({}.items())),
@@ -85,15 +90,11 @@ def candidate(talk: int, work: str) -> NoReturn:
     """The whole life of a candidate's process; never returns."""
     me = _getpid()
     dialog = _Dialog(talk)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     _, text = dialog.hear()
     program = text.decode("utf-8", "surrogatepass")
-    path = work + "/main.py"
-    try:
-        with open(path, "wb") as file:
-            file.write(text)
-    except OSError:
-        pass
+    path = work + "/main.py"  # a name only: a file would cost as much as a short program
+    _SOURCE.append((path, program))
     sys.path.insert(0, work)
     sys.argv = [path]
     main = types.ModuleType("__main__")
@@ -159,6 +160,8 @@ def _told(error: BaseException, show: bool = True) -> bytes:
 def _show(error: BaseException) -> None:
     """Print the traceback as python does, without our own frames."""
     try:
+        for path, program in _SOURCE:
+            linecache.cache[path] = (len(program), None, program.splitlines(True), path)
         trace = error.__traceback__
         while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
             trace = trace.tb_next
@@ -195,10 +198,11 @@ class _Server:
             return in_process(self.space, json.loads(text))
         if letter == b"V":
             return self.evidence(json.loads(text))
-        if letter == b"B":  # the tests ended with this exception
-            if self.error is not None:
+        if letter == b"B":  # the tests ended; by the exception that came last, if the text says so
+            asked = json.loads(text)
+            if asked["show"] and self.error is not None:
                 _show(self.error)
-            return b"r", b"[]"
+            return b"r", json.dumps([disarmed(asked["used"])]).encode()
         return b"", b""
 
     def describe(self, name: str) -> Any:
@@ -209,7 +213,11 @@ class _Server:
         if isinstance(value, types.ModuleType):
             return ["m", value.__name__]
         home = getattr(value, "__module__", None)
-        if isinstance(home, str) and home != "__main__" and getattr(value, "__name__", getattr(value, "_name", None)) == name:
+        if (
+            isinstance(home, str)
+            and home != "__main__"
+            and getattr(value, "__name__", getattr(value, "_name", None)) == name
+        ):
             return ["i", home]  # from HOME import NAME
         if isinstance(value, type):
             return ["c"]
@@ -244,11 +252,11 @@ class _Server:
             return b"e", _told(error, show=False)
         try:
             after = codec.Packer(self.other).dumps([args, named]) if before is not None else None
+            changed = after if after is not None and after != before else b"false"
             for index, value in enumerate(args):
                 if result is value and _type(value) in (list, dict, set):
-                    return b"r", codec.Packer(self.other).dumps([{"a": index}, after != before and [args, named]])
-            changed = [args, named] if after != before else False
-            return b"r", codec.Packer(self.other).dumps([result, changed])
+                    return b"r", b'[{"a":%d},%s]' % (index, changed)
+            return b"r", b"[%s,%s]" % (codec.Packer(self.other).dumps(result), changed)
         except codec.Decides as error:
             return b"t", str(error).encode()
         except codec.Uncrossable as error:
@@ -282,7 +290,9 @@ class _Server:
                 subject, whole = _split_assert(text, wanted["entry"])
                 if subject is not None:
                     value = eval(subject, self.space)
-                    digest = hashlib.blake2b(_repr(value).encode("utf-8", "replace"), digest_size=6).hexdigest().encode()
+                    digest = (
+                        hashlib.blake2b(_repr(value).encode("utf-8", "replace"), digest_size=6).hexdigest().encode()
+                    )
                     self.space["__rrk_value__"] = value
                 _exec(whole, self.space)
                 passed = b"1"
@@ -326,15 +336,17 @@ def mutable(args: Any) -> bool:
 
 def in_process(space: dict[str, Any], wanted: dict[str, Any]) -> tuple[bytes, bytes]:
     """The weaker mode: the tests run here. Proof by a secret after the last one, and checks that asserts are live."""
-    subject = wanted.get("entry")
+    subject = str(wanted.get("entry"))
     try:
-        tree = ast.parse(wanted["tests"], "<tests>")
-        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        if subject in used and callable(space.get(subject)) and not isinstance(space[subject], type):
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Name) and node.id == subject and isinstance(node.ctx, ast.Load):
-                    node.id = "__rrk_subject__"
-            space["__rrk_subject__"] = _judged(space[subject])
+        if wanted["strict"] or any("__eq__" in text or "__ne__" in text for _, text in _SOURCE):
+            tree: Any = ast.parse(wanted["tests"], "<tests>")
+            if callable(space.get(subject)) and not isinstance(space[subject], type):
+                for node in ast.walk(tree):
+                    if isinstance(node, ast.Name) and node.id == subject and isinstance(node.ctx, ast.Load):
+                        node.id = "__rrk_subject__"
+                space["__rrk_subject__"] = _judged(space[subject])
+        else:
+            tree = wanted["tests"]
         code = _compile(tree, "<tests>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError) as error:
         # Tests that only parse behind the program: as one text then, as every other tool does it.
@@ -347,18 +359,30 @@ def in_process(space: dict[str, Any], wanted: dict[str, Any]) -> tuple[bytes, by
         return b"e", _told(error)
     live = ""
     try:
-        _exec(_compile("assert 1 == 2", "<control>", "exec"), space)
+        _exec(_CONTROL, space)
         live = "assert"
     except _Assertion:
         pass
     except _Base:
         live = "assert"
+    return b"d", f"{wanted['secret']} {live or disarmed(_names(code))}".encode()
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """Every name that this code uses, inner functions included."""
+    found = set(code.co_names)
+    for constant in code.co_consts:
+        if _type(constant) is types.CodeType:
+            found |= _names(constant)
+    return found
+
+
+def disarmed(used: Any) -> str:
+    """What the program has changed to make tests in its own process pass: a builtin that they use, a trace function."""
     for name in used:
         if name in _BUILTINS and vars(builtins).get(name) is not _BUILTINS[name]:
-            live = f"builtins.{name}"
-    if sys.gettrace() is not None or sys.getprofile() is not None:
-        live = "trace"
-    return b"d", f"{wanted['secret']} {live}".encode()
+            return f"builtins.{name}"
+    return "trace" if sys.gettrace() is not None or sys.getprofile() is not None else ""
 
 
 def _judged(function: Any) -> Any:

@@ -161,6 +161,7 @@ class Toolchain:
     selftests: tuple[SelfTest, ...]
     prepare: Prepare | None = None
     batch: Batch | None = None
+    shows: tuple[str, ...] = ()  # files and folders that a box shows where they exist (configuration outside /usr)
 
     @cached_property
     def tools(self) -> dict[str, Tool]:
@@ -200,6 +201,7 @@ class Toolchain:
         """Folders beyond the system's own that a box must show (read-only) for the tools to work."""
         roots = {_root(t.path) for t in self.tools.values() if t.path}
         roots |= {os.path.dirname(_glob(p) or p) for p in self.requires}
+        roots |= {found for path in self.shows if (found := _glob(path))}
         outside = sorted(r for r in roots if not any(r == s or r.startswith(s + "/") for s in SYSTEM))
         return [*outside, str(self.cache_folder())] if self.prepared() else outside
 
@@ -377,6 +379,7 @@ class _Reader:
             untestable=table.get("untestable"),
             tool_specs=tools,
             requires=tuple(self.get(self.get(table, "requires", dict, {}), "files", list, [], "requires.")),
+            shows=tuple(self.get(self.get(table, "requires", dict, {}), "shows", list, [], "requires.")),
             install=self.get(table, "install", dict, {}),
             modes=tuple(modes),
             selftests=tuple(self.selftest(t, f"selftest[{i}].") for i, t in enumerate(table.get("selftest", []))),

@@ -107,6 +107,23 @@ def processes() -> set[tuple[int, str]]:
     return found
 
 
+def watch(pid: int, seen: set[tuple[int, str]], ended: threading.Event) -> None:
+    """Note every process that comes to be below `pid`, so that one that has cut itself loose is known again."""
+    while not ended.wait(0.1):
+        below = [pid]
+        for process in below:
+            for path in Path(f"/proc/{process}/task").glob("*/children"):
+                try:
+                    below += map(int, path.read_text().split())
+                except OSError:
+                    pass
+        for process in below:
+            try:
+                seen.add((process, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]))
+            except OSError:
+                pass
+
+
 def available() -> int:
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
@@ -134,7 +151,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 given = Path(folder) / "rows.jsonl"
                 given.write_text("".join(json.dumps(row) + "\n" for row in rows))
-                before, memory = processes(), available()
+                memory = available()
                 mounts = Path("/proc/self/mounts").read_text()
                 temporary = set(os.listdir("/tmp"))
                 shm = set(os.listdir("/dev/shm"))
@@ -144,21 +161,19 @@ def main() -> None:
                     command, env=environment(CANARY_SECRET_ENV=SECRET), stdout=subprocess.PIPE, start_new_session=True
                 )
                 assert child.stdout is not None
+                seen: set[tuple[int, str]] = set()
+                ended = threading.Event()
+                threading.Thread(target=watch, args=(child.pid, seen, ended), daemon=True).start()
                 text = child.stdout.read()
                 code = child.wait()
                 seconds = time.monotonic() - began
                 time.sleep(0.5)
                 if code:
                     wrong.append(f"exit code {code}")
-                for path in Path("/proc").glob("[0-9]*"):
-                    try:
-                        stat = (path / "stat").read_text().rpartition(")")[2].split()
-                        line = (path / "cmdline").read_bytes()
-                    except OSError:
-                        continue
-                    # Other people's processes come and go: only what was of this session or has its lanes' names counts.
-                    if (int(path.name), stat[19]) not in before and (int(stat[3]) == child.pid or b"lane_main" in line):
-                        wrong.append(f"process left: {path.name} {line[:100]!r}")
+                ended.set()
+                for pid, start in sorted(processes() & seen):
+                    line = Path(f"/proc/{pid}/cmdline").read_bytes() if Path(f"/proc/{pid}").exists() else b""
+                    wrong.append(f"process left: {pid} (started {start}) {line[:100]!r}")
                 if Path("/proc/self/mounts").read_text() != mounts:
                     wrong.append("mounts left")
                 for name in sorted(set(os.listdir("/dev/shm")) - shm):

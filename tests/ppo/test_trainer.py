@@ -168,8 +168,9 @@ def test_cached_sampling_draws_what_full_passes_predict_whatever_the_batch(sft):
             uniform = torch.Generator().manual_seed(10 * together.index(group) + group.index(d))
             for t, token in enumerate(d.ids):
                 logits = network.model(torch.tensor([d.prompt + d.ids[:t]])).logits[0, -1]
-                cdf = (logits / 0.8).softmax(-1).cumsum(-1)
-                assert token == int((cdf <= torch.rand((), generator=uniform)).sum())
+                cdf = (logits / 0.8).softmax(-1).double().cumsum(-1)
+                u = torch.rand((), generator=uniform).double() * cdf[-1]
+                assert token == int((cdf <= u).sum())
             assert (d.ids[-1] == 0) == (d.finish == "eos")
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 
 from rrk.errors import RrkError
+from rrk.sandbox.lane import PYTHON
 from rrk.sandbox.verdict import Job, Verdict, verdict
 from tests.languages.plainbox import PlainBox
 
@@ -116,8 +117,8 @@ class FakeLane:
             elif verb == "alternate":
                 status = ("OK", "Exception")[self.ran.count(job.completion) % 2]
             elif verb == "needs":
-                if (job.timeout or 5.0) < float(argument):
-                    return verdict("Timeout", reason="cpu", time=job.timeout or 5.0)
+                if (job.timeout or PYTHON.cpu_s) < float(argument):
+                    return verdict("Timeout", reason="cpu", time=job.timeout or PYTHON.cpu_s)
                 more["time"] = float(argument)
             elif verb == "limit":
                 return verdict("OK", stdout=f"{job.timeout} {job.memory_mb} {job.reference}")

@@ -66,7 +66,7 @@ def test_limits_of_the_judge_stand_in_for_what_jobs_leave_open(lane):
 def test_own_limits_grow_on_a_slow_machine_and_explicit_ones_do_not(lane, monkeypatch):
     monkeypatch.setattr(calibration, "factor", lambda: 2.0)
     verdicts, _ = run(lane, [job("limit"), job("limit", timeout=3.0)])
-    assert [v.stdout.split()[0] for v in verdicts] == ["10.0", "3.0"]
+    assert [v.stdout.split()[0] for v in verdicts] == ["6.0", "3.0"]
 
 
 def test_calibration_is_near_one_or_above_and_bounded():
@@ -129,7 +129,7 @@ def test_a_timeout_counts_only_if_the_problems_own_solution_had_four_times_its_t
     jobs = [
         job("needs 7", reference="needs 2"),  # 8 s are fair
         job("needs 9", reference="needs 2"),  # ... and 9 too long
-        job("needs 6", reference="needs 1"),  # the language's 5 s are more than 4 x 1
+        job("needs 6", reference="needs 0.5"),  # the language's own 3 s are more than 4 x 0.5
         job("needs 6", reference="Exception"),  # a solution that fails says nothing
         job("needs 6", timeout=5.5, reference="needs 3"),  # the user's word stands
     ]

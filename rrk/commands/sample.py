@@ -1,0 +1,133 @@
+"""`rrk sample`: problems in, n programs a problem out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from rrk import options
+from rrk.errors import UsageError
+
+
+def sample(
+    inputs: options.Inputs = None,
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", metavar="MODEL", help="A checkpoint's folder, a hub name, or the server's name."),
+    ] = "",
+    n: Annotated[int, typer.Option("--samples", "-n", min=1, metavar="N", help="Programs a problem.")] = 20,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy decoding.")] = 1.0,
+    top_p: Annotated[float, typer.Option("--top-p", help="Draw from the smallest set of tokens this likely.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest program, in tokens.")] = 256,
+    stop: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer reads this at run time
+        typer.Option(
+            metavar="TEXT", help="End a program before this text, beside the problem's stop_tokens; \\n works."
+        ),
+    ] = None,
+    what: Annotated[
+        str,
+        typer.Option(
+            "--for", metavar="programs|tests", help="tests: asserts for the function, for execute --evidence."
+        ),
+    ] = "programs",
+    engine: Annotated[str, typer.Option(metavar="transformers|openai", help="Here, or on a server.")] = "transformers",
+    base_url: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="URL", envvar="OPENAI_BASE_URL", help="Of an OpenAI-compatible server: http://host:8000/v1"
+        ),
+    ] = None,
+    api_key: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="KEY", envvar="OPENAI_API_KEY", show_envvar=True, help="If the server wants one."),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", metavar="N", min=1, envvar="RRK_JOBS", help="Requests at a time (openai).")
+    ] = 8,
+    request_timeout: Annotated[float, typer.Option(metavar="S", help="Longest wait for an answer (openai).")] = 600.0,
+    at_once: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(metavar="N", min=1, help="Problems read ahead and drawn together. [default: as memory allows]"),
+    ] = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    seed: options.Seed = 0,
+    output: options.Output = "-",
+    resume: options.Resume = False,
+    limit: options.Limit = None,
+    shard: options.Shard = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Write n programs for each problem with a code model.
+
+    Adds completion_id, completion, model, temperature, top_p, max_tokens, seed, logprob (nats, the sum over the drawn tokens
+    under the model at temperature 1), tokens and finish_reason (eos, stop, length) to the problem's own fields; its tests and
+    solutions stay behind. A program depends on model, seed, task_id and completion_id alone: shards and resumed runs on one
+    kind of machine give the same bytes (a server promises no such thing). The model's own top_k and penalties are not used.
+
+    --engine openai takes any server with /completions, such as `vllm serve MODEL`. logprob is null where it sends none, and
+    is the server's notion of it otherwise (vLLM: of the plain model, as here).
+
+    --for tests asks for asserts as CodeT does (Python) and gives one row {task_id, samples} a problem.
+
+    \b
+    Examples:
+      rrk sample problems.jsonl -m Qwen/Qwen2.5-Coder-0.5B -n 20 --temperature 0.8 --top-p 0.95 -o candidates.jsonl
+      rrk sample problems.jsonl -m runs/sft -n 1 --temperature 0 | rrk execute -p problems.jsonl
+      rrk sample problems.jsonl -m deepseek-coder --engine openai --base-url http://localhost:8000/v1 -j 32 -o out.jsonl
+      rrk sample problems.jsonl -m runs/sft --for tests -n 50 -o generated_tests.jsonl
+    """
+    from functools import partial
+
+    from rrk import manifest, stage
+    from rrk.generation import tasks
+
+    if not model:
+        raise UsageError("give the model with -m")
+    if what not in ("programs", "tests"):
+        raise UsageError("--for is 'programs' or 'tests'")
+    if not 0 < top_p <= 1:
+        raise UsageError("--top-p lies within (0, 1]")
+    order = tasks.Order(
+        model=model,
+        samples=n,
+        temperature=temperature,
+        top_p=top_p,
+        max_tokens=max_tokens,
+        seed=seed,
+        stop=tuple(text.encode().decode("unicode_escape") if "\\" in text else text for text in stop or ()),
+        tests=what == "tests",
+    )
+
+    def say(text: str) -> None:
+        if not quiet:
+            typer.echo(f"rrk sample: {text}", err=True)
+
+    # Loaded with the first problem: a missing input or a finished output should not cost a model's loading.
+    if engine == "transformers":
+
+        def start():
+            from rrk.generation import local
+
+            return local.Engine(order, device, dtype, at_once, say)
+
+    elif engine == "openai":
+        if not base_url:
+            raise UsageError("--engine openai needs --base-url, as http://localhost:8000/v1")
+        from rrk.generation import openai
+
+        start = partial(openai.Engine, order, base_url, api_key, jobs, request_timeout, say)
+    else:
+        raise UsageError("--engine is 'transformers' or 'openai' (vLLM: run `vllm serve MODEL` and use openai)")
+    where = {"dtype": dtype, "checkpoint": manifest.digest(model)} if engine == "transformers" else {"url": base_url}
+    stage.run(
+        "sample",
+        inputs or [],
+        options.io(output, resume, limit, shard, quiet, json),
+        params={**vars(order), "engine": engine, **where},
+        work=tasks.Work(order, start),
+        validate=partial(tasks.validate, order=order),
+    )

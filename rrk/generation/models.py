@@ -1,0 +1,74 @@
+"""Loading a code model and reading its tokenizer the same way wherever rrk samples or trains.
+
+model, tokenizer = load("runs/sft", device="auto", dtype="auto")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rrk.errors import RrkError, UsageError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is a GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {name}: no such device; try cpu, cuda or cuda:1") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"--device {name}: torch sees no GPU here")
+    return device
+
+
+def load(path: str | Path, device: str = "auto", dtype: str = "auto", attention: str | None = None) -> tuple[Any, Any]:
+    """(model in eval mode, tokenizer) of a causal checkpoint: a folder, or a name on the hub.
+
+    dtype auto: as saved on a GPU, float32 on a CPU. `attention`: transformers' name of an implementation, None: its choice.
+    RrkError (one line) if it cannot be loaded.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # rrk's own progress and nothing else on standard error
+    where = pick_device(device)
+    if dtype != "auto" and dtype not in DTYPES:
+        raise UsageError(f"--dtype {dtype}: one of auto, {', '.join(DTYPES)}")
+    chosen: Any = DTYPES.get(dtype, torch.float32 if where.type == "cpu" else "auto")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=chosen, attn_implementation=attention)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        remedy = "a folder with a transformers checkpoint, or a name on the hub (HF_HUB_OFFLINE is obeyed)"
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RrkError(f"cannot load a causal model from {path}: {first}; give {remedy}") from error
+    if not eos_ids(model, tokenizer):
+        raise RrkError(f"{path}: neither model nor tokenizer names an end-of-sequence token; set eos_token")
+    return model.to(where).eval(), tokenizer
+
+
+def eos_ids(model, tokenizer) -> set[int]:
+    """Every token that ends a text: the tokenizer's EOS and those of the generation config (chat models have several)."""
+    found = {tokenizer.eos_token_id}
+    for config in (getattr(model, "generation_config", None), model.config):
+        named = getattr(config, "eos_token_id", None)
+        found |= set(named) if isinstance(named, (list, tuple)) else {named}
+    return found - {None}
+
+
+def encode_prompt(tokenizer, text: str) -> list[int]:
+    """Token ids of a prompt, with the tokenizer's own BOS if it adds one; never empty, never ending in an added EOS."""
+    ids = list(tokenizer(text)["input_ids"])
+    eos = tokenizer.eos_token_id
+    if len(ids) > 1 and ids[-1] == eos and not text.endswith(getattr(tokenizer, "eos_token", None) or "\0"):
+        ids.pop()
+    if not ids:
+        ids = [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else eos]
+    return ids

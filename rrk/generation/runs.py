@@ -1,0 +1,87 @@
+"""What every run of a transformers Trainer shares: one run a folder, requests to stop, progress, silence.
+
+checkpoint = begin(out, params, resume)       # refuses to mix runs; where to go on, or None
+Trainer(..., callbacks=[watch(should_stop, on_step)], args=Config(output_dir=str(out / CHECKPOINTS), ...))
+end(out)                                      # the model is saved: forget the checkpoints
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rrk import jsonl
+from rrk.errors import UsageError
+
+RUN = "rrk_run.json"  # parameters of a run that has not ended
+CHECKPOINTS = "checkpoints"
+
+# (step, of how many, the latest logged figures)
+OnStep = Callable[[int, int, dict[str, Any]], None]
+
+
+def begin(out: Path, params: dict[str, Any], resume: bool) -> Path | None:
+    """The checkpoint that a run with these parameters goes on from, if there is one.
+
+    Raises UsageError if the folder holds an unfinished run and resume is false, or one of other parameters.
+    """
+    params = jsonl.loads(jsonl.dumps(params))
+    before = out / RUN
+    if before.exists():
+        if not resume:
+            raise UsageError(f"{out} holds an unfinished run; go on with --resume, or remove it")
+        old = jsonl.loads(before.read_bytes())
+        if old != params:
+            changed = sorted(k for k in {*old, *params} if old.get(k) != params.get(k))
+            raise UsageError(f"{out} was begun with other parameters ({', '.join(changed)}); remove it to start again")
+    # trainer_state.json is written last: a checkpoint without it was cut short.
+    whole = [p for p in (out / CHECKPOINTS).glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
+    return max(whole, key=lambda p: int(p.name.split("-")[1]), default=None)
+
+
+def claim(out: Path, params: dict[str, Any]) -> None:
+    """The folder is this run's from now on. Late, so that a run that is refused does not ask for --resume."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / RUN).write_bytes(jsonl.dumps(params))
+
+
+def end(out: Path) -> None:
+    """The run is complete: its checkpoints and its claim go."""
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    (out / RUN).unlink(missing_ok=True)
+
+
+def silence() -> None:
+    """transformers and datasets draw bars and write warnings; rrk has its own progress."""
+    from datasets import disable_progress_bars
+    from transformers.utils import logging as chatter
+
+    chatter.set_verbosity_error()
+    chatter.disable_progress_bar()
+    disable_progress_bars()
+
+
+def watch(should_stop: Callable[[], bool], on_step: OnStep, last_look: bool = False):
+    """A TrainerCallback: progress out, requests to stop in (the run saves a checkpoint first).
+
+    last_look: evaluate and save after the last step too, whatever the schedule.
+    """
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):
+        last: dict[str, Any] = {}  # noqa: RUF012 - one run, one instance
+
+        def on_log(self, args, state, control, logs=None, **_):
+            self.last = {**self.last, **(logs or {})}
+
+        def on_step_end(self, args, state, control, **_):
+            on_step(state.global_step, state.max_steps, self.last)
+            if last_look and state.global_step >= state.max_steps:
+                control.should_evaluate = control.should_save = True
+            if should_stop():
+                control.should_save = control.should_training_stop = True
+            return control
+
+    return Watch()

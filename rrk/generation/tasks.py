@@ -1,0 +1,197 @@
+"""What is asked of a model, and the rows that come of it; the same for every engine.
+
+An engine is called with an iterator of tasks and yields, in order, (task, n drawn programs):
+
+    for task, drawn in engine(tasks): ...        # task: Task; drawn: list of Sample
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rrk import rows, seeds
+from rrk.errors import RowError
+
+# Fields of a problem that give its answer or its tests away: they never travel with candidates.
+HIDDEN = frozenset(
+    [
+        "name",
+        "tests",
+        "test",
+        "test_list",
+        "test_setup_code",
+        "test_setup",
+        "test_imports",
+        "challenge_test_list",
+        "canonical_solution",
+        "code",
+        "solution",
+        "solutions",
+        "reference",
+        "buggy_solution",
+        "example_test",
+        "base_input",
+        "plus_input",
+        "contract",
+        "assertion",
+        "expected_output",
+        "inputs",
+        "outputs",
+        "io",
+        "evidence",
+        "passed",
+    ]
+)
+# Where CodeT (Chen et al. 2022) ends a test: at what cannot belong to an assert any more.
+TEST_STOPS = ("\ndef ", "\nclass ", "\nif ", "\nprint", "\n#")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What all problems of a run have in common. Everything here changes the output."""
+
+    model: str
+    samples: int = 20
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 256
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    tests: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem as the model sees it."""
+
+    row: dict[str, Any]
+    task_id: str
+    language: str
+    prompt: str
+    stop: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One drawn text; logprob in nats or None, tokens or None where a server does not tell."""
+
+    text: str
+    logprob: float | None
+    tokens: int | None
+    finish: str
+
+
+class Engine(Protocol):
+    """Draws programs; may read ahead (`tasks.ready()` is true when next() does not wait)."""
+
+    def __call__(self, tasks: Tasks) -> Iterator[tuple[Task, list[Sample]]]: ...
+
+
+def task(row: dict[str, Any], order: Order) -> Task:
+    """The task of a Problem row; RowError where it has no prompt, or no function to write tests for."""
+    problem = rows.problem(row, tests=False)
+    try:
+        problem.prompt.encode()
+    except UnicodeEncodeError as error:
+        raise RowError(f"field 'prompt' is not valid text: {error.reason}", rows.where(row)) from None
+    prompt, stop, purpose = problem.prompt, problem.stop_tokens, "sample"
+    if order.tests:
+        prompt, stop, purpose = tests_prompt(problem, row), TEST_STOPS, "tests"
+    # Independent of engine, batch, shard and resume: who asks again for the same completion gets the same stream.
+    streams = tuple(seeds.derive(order.seed, purpose, problem.task_id, i) for i in range(order.samples))
+    return Task(row, problem.task_id, problem.language, prompt, (*order.stop, *stop), streams)
+
+
+def validate(row: dict[str, Any], order: Order) -> None:
+    """RowError for a row that no task can be made of."""
+    task(row, order)
+
+
+def tests_prompt(problem: rows.Problem, row: dict[str, Any]) -> str:
+    """CodeT's prompt (Chen et al. 2022, section 3): the stub, then `# check the correctness of NAME` and `assert `."""
+    name = problem.entry_point or _last_function(problem.prompt)
+    if problem.language != "py" or not name:
+        raise RowError(
+            "--for tests needs a Python problem with 'entry_point' or a function in its prompt", rows.where(row)
+        )
+    return f"{problem.prompt.rstrip()}\n    pass\n\n# check the correctness of {name}\nassert "
+
+
+def output_rows(task: Task, drawn: list[Sample], order: Order) -> list[dict[str, Any]]:
+    """Candidate rows; with --for tests one row with all samples."""
+    how = {name: getattr(order, name) for name in ("model", "temperature", "top_p", "max_tokens", "seed")}
+    head = {"task_id": task.task_id, "language": task.language, "prompt": task.prompt}
+    extra = {key: value for key, value in task.row.items() if key not in HIDDEN and key not in head}
+    if order.tests:
+        return [{**head, **extra, "samples": [sample.text for sample in drawn], **how}]
+    made = []
+    for i, sample in enumerate(drawn):
+        own = {"completion_id": i, "completion": sample.text, **how}
+        own |= {"logprob": sample.logprob, "tokens": sample.tokens, "finish_reason": sample.finish}
+        made.append({**head, **own, **{key: value for key, value in extra.items() if key not in own}})
+    return made
+
+
+class Tasks:
+    """An iterator of tasks over a stage's items."""
+
+    def __init__(self, items, order: Order):
+        self._items, self._order = items, order
+
+    def __iter__(self) -> Tasks:
+        return self
+
+    def __next__(self) -> Task:
+        return task(next(self._items), self._order)
+
+    def ready(self) -> bool:
+        """True if next() returns, or ends, at once."""
+        return self._items.ready()
+
+
+class Work:
+    """What the stage runs: items in, a list of rows a problem out; the engine starts with the first problem."""
+
+    def __init__(self, order: Order, start: Callable[[], Engine]):
+        self._order, self._start = order, start
+        self._finished: Counter[str] = Counter()
+        self._tokens = 0
+
+    @property
+    def figures(self) -> dict[str, int]:
+        return {"tokens": self._tokens, **{f"ended by {k}": v for k, v in sorted(self._finished.items())}}
+
+    def __call__(self, items):
+        first = next(items, None)
+        if first is None:
+            return
+        for done, drawn in self._start()(Tasks(_Pushed(first, items), self._order)):
+            self._finished.update(sample.finish for sample in drawn)
+            self._tokens += sum(sample.tokens or 0 for sample in drawn)
+            yield output_rows(done, drawn, self._order)
+
+
+class _Pushed:
+    """An item already taken, before the rest."""
+
+    def __init__(self, first, rest):
+        self._first, self._rest = [first], rest
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self._first.pop() if self._first else next(self._rest)
+
+    def ready(self) -> bool:
+        return bool(self._first) or self._rest.ready()
+
+
+def _last_function(prompt: str) -> str | None:
+    names = re.findall(r"^def (\w+)\(", prompt, re.M)
+    return names[-1] if names else None

@@ -1,0 +1,83 @@
+"""CodeT's table on CodeT's own candidates (CodeGen-16B, HumanEval, 100 a problem) with the tests the same model wrote.
+
+python -m tests.benchmarks.codet_table SHARED/data [--evidence evidence.jsonl] [-j 2] [--limit PROBLEMS]
+
+Runs `rrk execute --evidence` (unless its output is there already), then every method on the same rows: pass rate of the
+best-ranked candidate (the expectation over ties), with a bootstrap interval over problems, and `fused`, cross-fitted over 5
+problem-disjoint folds and 3 fold seeds, against `codet`, paired. The recorded verdicts are the labels; no method but the
+oracle sees them. The paper: codet .367.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+from pathlib import Path
+
+from rrk import jsonl, rows
+from rrk.evaluation.estimators import ranked_pass_at_1
+from rrk.evaluation.statistics import bootstrap, compare
+from rrk.reranking import evidence, fusion
+from tests.conftest import environment, rrk_command
+
+SEEDS = (0, 1, 2)
+
+
+def gather(data: Path, out: Path, jobs: int, limit: int | None) -> None:
+    candidates = data / "candidates" / "codet_humaneval_codegen16b.jsonl.gz"
+    tests = data / "candidates" / "codet_humaneval_codegen16b_generated_tests.jsonl.gz"
+    command = rrk_command("execute", "-p", data / "problems" / "humaneval.jsonl.gz", "--evidence", tests, "-j", jobs)
+    command += [str(candidates), "-o", str(out), "--resume"] + (["--limit", str(100 * limit)] if limit else [])
+    done = subprocess.run(command, env=environment(), check=False)
+    if done.returncode not in (0, 4):  # 4: no evidence for some rows, which then agree with nobody
+        raise SystemExit(done.returncode)
+
+
+def load(path: Path) -> list[list[dict]]:
+    """Candidates by problem. Where no evidence could be gathered, no test counts as passed."""
+    problems: dict[str, list[dict]] = {}
+    for row in jsonl.read([str(path)]):
+        problems.setdefault(rows.task_id(row), []).append(row)
+    for own in problems.values():
+        width = max((len((row.get("evidence") or {}).get("passed") or "") for row in own), default=0)
+        for row in own:
+            if len((row.get("evidence") or {}).get("passed") or "") != width:
+                row["evidence"] = {"passed": "0" * width, "outputs": []}
+    return list(problems.values())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--evidence", type=Path, default=Path("codet_evidence.jsonl"))
+    parser.add_argument("-j", "--jobs", type=int, default=2)
+    parser.add_argument("--limit", type=int)
+    given = parser.parse_args()
+    if not given.evidence.exists():
+        gather(given.data, given.evidence, given.jobs, given.limit)
+    problems = load(given.evidence)
+    passed = [[bool(row["passed"]) for row in own] for own in problems]
+
+    def top(score) -> list[float]:
+        return [ranked_pass_at_1(score(own), labels) for own, labels in zip(problems, passed, strict=True)]
+
+    found = {
+        "random": [sum(labels) / len(labels) for labels in passed],
+        "most tests passed": top(lambda own: evidence.passed_matrix(own).sum(axis=1).tolist()),
+        **{name: top(score) for name, score in evidence.SCORERS.items()},
+        "oracle": [float(any(labels)) for labels in passed],
+    }
+    models = [fusion.fit(problems, folds=5, seed=seed) for seed in SEEDS]
+    runs = [top(model.score) for model in models]
+    found["fused"] = [sum(values) / len(values) for values in zip(*runs, strict=True)]
+    print(f"{len(problems)} problems, {sum(map(len, problems))} candidates; best-ranked candidate passes:")
+    for name, values in found.items():
+        interval = bootstrap(values)
+        print(f"  {name:18} {interval['mean']:.3f}  [{interval['low']:.3f}, {interval['high']:.3f}]")
+    print("  fused by fold seed", ", ".join(f"{sum(values) / len(values):.3f}" for values in runs))
+    for name in ("codet", "b4", "random"):
+        print(f"  fused - {name}: {compare(found[name], found['fused'])}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""kill -9 of whoever uses lanes, at any moment, leaves no process, mount, control group or folder behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rrk.errors import RrkError
+from rrk.sandbox.lane import Lane
+from tests.conftest import ROOT
+
+try:
+    Lane().close()
+except RrkError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+SCRIPT = """
+import sys, threading
+from rrk.sandbox.box import Limits, RunSpec
+from rrk.sandbox.lane import Lane
+from rrk.sandbox.verdict import Job
+programs = {
+    "idle": "def f():\\n    return 1\\n",
+    "asleep": "import os, time\\nfor _ in range(5):\\n    os.fork()\\nopen('/tmp/x', 'w').write('x' * 999999)\\ntime.sleep(600)\\n",
+}
+lanes = [Lane(), Lane()]
+print("up", flush=True)
+def sleeper():
+    with lanes[1].box() as box:
+        box.write("x", b"x" * 999999)
+        box.run(RunSpec(["/bin/sh", "-c", "trap '' TERM INT HUP; setsid sleep 600 & setsid sleep 600"], Limits(wall_s=600)))
+threading.Thread(target=sleeper, daemon=True).start()
+while True:
+    lanes[0].python(Job("py", "", programs[sys.argv[1]], "assert f() == 1", "f", timeout=100.0))
+"""
+
+
+def descendants(root: int) -> dict[int, str]:
+    """All processes below `root` by number, with their process namespace where it can be read."""
+    parents = {}
+    for number in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            parents[int(number)] = int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            pass
+    found = {root}
+    while more := {n for n, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {n: namespace(n) for n in found - {root}}
+
+
+def namespace(number: int) -> str:
+    try:
+        return os.readlink(f"/proc/{number}/ns/pid")
+    except OSError:
+        return ""
+
+
+def alive(known: dict[int, str]) -> list[int]:
+    """Which of them are left, and what else lives in their namespaces."""
+    jails = {*known.values()} - {"", namespace(os.getpid())}
+    numbers = [int(n) for n in filter(str.isdigit, os.listdir("/proc"))]
+    return [n for n in numbers if n in known or (jails and namespace(n) in jails)]
+
+
+def groups() -> list[str]:
+    return [folder for folder, _, _ in os.walk("/sys/fs/cgroup") if "/rrk-" in folder]
+
+
+@pytest.mark.parametrize("what", ["idle", "asleep"])
+@pytest.mark.parametrize("after", [0.0, 0.02, 0.3])
+def test_kill_9_leaves_nothing(what, after):
+    before = {*os.listdir("/tmp")}, Path("/proc/mounts").read_text()
+    started = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, what],
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert started.stdout is not None
+    assert started.stdout.readline() == b"up\n"
+    time.sleep(after)
+    known = descendants(started.pid)
+    assert len(known) >= 4  # two keepers, two of process 1
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    for _ in range(200):
+        processes = alive(known)
+        made = {group for group in groups() if f"rrk-{started.pid}-" in group}
+        if not processes and not made:
+            break
+        time.sleep(0.05)
+    assert not processes
+    assert not made
+    assert Path("/proc/mounts").read_text() == before[1]
+    assert not [name for name in {*os.listdir("/tmp")} - before[0] if name.startswith("rrk-")]
+
+
+def test_a_lane_whose_process_is_killed_says_so_and_leaves_nothing():
+    from rrk.sandbox.verdict import SANDBOX_ERROR, Job
+
+    lane = Lane()
+    job = Job("py", "", "def f():\n    return 1\n", "assert f() == 1\n", "f")
+    assert lane.python(job).passed
+    lane._cell.process.kill()
+    lane._cell.process.wait()
+    verdict = lane.python(job)
+    assert (verdict.status, verdict.passed) == (SANDBOX_ERROR, None)
+    assert lane.dead
+    lane.close()
+
+
+def test_the_tests_process_is_replaced_when_it_dies():
+    from rrk.sandbox.verdict import Job
+
+    with Lane() as lane:
+        job = Job("py", "", "def f():\n    return 1\n", "assert f() == 1\n", "f")
+        assert lane.python(job).passed
+        assert lane._tests is not None
+        lane._tests.process.kill()
+        lane._tests.process.wait()
+        assert lane.python(job).status in ("SandboxError", "OK")
+        assert lane.python(job).passed
+        assert not lane.dead
