@@ -30,6 +30,8 @@ from rrk.reranking.pairs import Collator, groups
 from rrk.reranking.render import Rendering
 from rrk.reranking.scorer import Note, Question, Scorer, question
 
+PARTS = 4  # passes over a batch, texts of like length together: in one pass all are padded to the longest
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -197,16 +199,22 @@ def _trainer(
             # Classifiers find the last token by this id; Trainer.train() sets it to the tokenizer's own, which may be EOS.
             plain(self).config.get_text_config().pad_token_id = scorer.pad
 
-            def read(margin, **given):
-                if scorer.renderer.rendering.pooling == "mean":
-                    lengths = given["attention_mask"].sum(1)
-                    batch = network.Batch(
-                        given["input_ids"], given["attention_mask"], lengths, given.get("token_type_ids")
-                    )
-                    logits = network.read_scores(plain(self), batch, "mean").unsqueeze(-1)
-                else:
-                    logits = model(**given).logits.float()
-                return SimpleNamespace(logits=logits[compared])
+            def read_part(**given):
+                if scorer.renderer.rendering.pooling != "mean":
+                    return model(**given).logits.float().squeeze(-1)
+                mask = given["attention_mask"]
+                batch = network.Batch(given["input_ids"], mask, mask.sum(1), given.get("token_type_ids"))
+                return network.read_scores(plain(self), batch, "mean")
+
+            def read(margin, use_cache, **given):
+                lengths = given["attention_mask"].sum(1)
+                order = lengths.argsort(stable=True)
+                # DDP averages gradients once a forward pass.
+                parts = order.chunk(PARTS if self.accelerator.num_processes == 1 else 1)
+                read = [
+                    read_part(**{k: v[part, : int(lengths[part].max())] for k, v in given.items()}) for part in parts
+                ]
+                return SimpleNamespace(logits=torch.cat(read)[order.argsort()][compared].unsqueeze(-1))
 
             return super().compute_loss(read, inputs, return_outputs, num_items_in_batch)
 
