@@ -77,8 +77,8 @@ def solution(row: dict[str, Any]) -> tuple[str, str] | None:
 
 def examples(
     rows: Iterable[dict[str, Any]], tokenizer: Any, max_length: int
-) -> tuple[list[dict[str, list[int]]], Counter[str]]:
-    """TRL's columns input_ids and labels (-100 on the prompt), and counts of what was left out.
+) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """TRL's columns input_ids and labels (-100 on the prompt) with their length, and counts of what was left out.
 
     Second copies of a (prompt, completion) are left out: a thousand passing samples of an easy problem are one lesson.
     A completion that does not fit behind its prompt costs the prompt's beginning; one longer than max_length is left out.
@@ -101,7 +101,8 @@ def examples(
                 continue
             left["prompts cut"] += len(prompt) > room
             prompt = prompt[-room:]
-            made.append({"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer})
+            ids = prompt + answer
+            made.append({"input_ids": ids, "labels": [-100] * len(prompt) + answer, "length": len(ids)})
     return made, left
 
 
@@ -172,7 +173,7 @@ def _trainer(model, tokenizer, data, options: SftOptions, lr: float, out: Path, 
 
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
 
-    def collate(batch: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         # Labels say what is learnt and the mask what is there, so pad = eos confuses nobody.
         width = max(len(row["input_ids"]) for row in batch)
         fill = lambda name, value: torch.tensor([row[name] + [value] * (width - len(row[name])) for row in batch])  # noqa: E731
@@ -195,6 +196,7 @@ def _trainer(model, tokenizer, data, options: SftOptions, lr: float, out: Path, 
         lr_scheduler_type=options.schedule,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
+        train_sampling_strategy="group_by_length",  # a batch is as wide as its longest text: a third of it was padding
         bf16=options.bf16,
         use_cpu=not torch.cuda.is_available(),
         seed=options.seed,
