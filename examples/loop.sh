@@ -24,7 +24,8 @@ for ((n = 1; n <= rounds; n++)); do
     $rrk execute --problems "$data/train.jsonl" --jobs 2 |
     $rrk rerank --model "$runs/reranker-$((n - 1))" |
     $rrk mine --hard --round "$n" > "$runs/pairs-$n.jsonl"
-  $rrk train-reranker "$runs"/pairs-*.jsonl --model "$runs/sft" --output "$runs/reranker-$n"
+  # The reranker goes on from the last one, with the pairs of all rounds.
+  $rrk train-reranker "$runs"/pairs-*.jsonl --model "$runs/reranker-$((n - 1))" --output "$runs/reranker-$n"
 done
 
 # Held-out problems: sample, execute, rank, and say how good that is.
