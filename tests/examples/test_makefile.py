@@ -21,9 +21,10 @@ CONFIG = """
 [sample]
 max_tokens = 40
 [train-sft]
-steps = 12
+steps = 150
 batch_size = 32
-lr = 2e-3
+lr = 4e-3
+bf16 = true
 [train-reranker]
 steps = 4
 batch_size = 8
@@ -57,9 +58,9 @@ def checkout(tmp_path_factory) -> Path:
 
 
 def command(run: str, *more: str) -> list[str]:
-    world = "WORLD_ARGS=--train 8 --dev 2 --test 4 --corpus 400"
+    world = "WORLD_ARGS=--train 8 --dev 2 --test 4 --corpus 4800"
     return [
-        "make", "iterate", "ROUND=1", "N=4", f"RUN={run}", "RRK=./rrk", f"PYTHON={sys.executable}",
+        "make", "iterate", "ROUND=1", "N=8", f"RUN={run}", "RRK=./rrk", f"PYTHON={sys.executable}",
         "CONFIG=small.toml", world, *more,
     ]  # fmt: skip
 
