@@ -112,6 +112,16 @@ def cases(folder: Path) -> dict[str, Case]:
             jobs=["--jobs", "2"],
             changed=["--add", "5"],
         ),
+        "mine": Case(
+            "mine",
+            [*SLOWLY, "mine"],
+            [{**row, "passed": row["completion_id"] == 0} for row in candidates()],
+            by_problem=True,
+            slow=["--slow", "0.4"],
+            keeps=False,
+            changed=["--seed", "5"],
+            verb="mine",
+        ),
         "rerank": Case(
             "rerank",
             [*SLOWLY, "rerank", "--method", "majority"],
@@ -156,7 +166,12 @@ def reranker(folder: Path) -> Path:
     return folder
 
 
-NAMES = ["execute", "toy-row", "toy-problem", "rerank", "rerank-reward", "sample"]
+# A stage that loads torch takes seconds a run, and the suite runs each a few dozen times: those two are for `make test-all`.
+SLOW = ("rerank-reward", "sample")
+NAMES = [
+    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+    for name in ("execute", "mine", "toy-row", "toy-problem", "rerank", *SLOW)
+]
 
 
 @pytest.fixture(scope="module")
