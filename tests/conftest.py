@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,12 @@ def environment(**more: str) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         **more,
     }
+
+
+def told(stderr: bytes | str) -> list[str]:
+    """Lines on standard error but those of progress, which a run of over 30 s on a busy machine writes."""
+    text = stderr if isinstance(stderr, str) else stderr.decode()
+    return [line for line in text.splitlines() if not re.search(r"\d/s\b", line)]
 
 
 @pytest.fixture

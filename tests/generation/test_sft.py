@@ -12,6 +12,7 @@ pytest.importorskip("trl")
 from rrk.errors import RowError, RrkError, UsageError  # noqa: E402
 from rrk.generation import sft  # noqa: E402
 from rrk.generation.models import load  # noqa: E402
+from tests.conftest import told  # noqa: E402
 from tests.generation.tiny import make_model  # noqa: E402
 
 ROWS = [{"task_id": f"t/{i}", "prompt": f"def f{i}(x):\n", "completion": f"    return x + {i}\n"} for i in range(24)]
@@ -105,7 +106,7 @@ def test_the_command_writes_the_manifest_last_and_says_when_there_is_nothing_to_
     done = rrk(*command)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout == b""
-    assert len(done.stderr.decode().splitlines()) == 1, "no library chatter"
+    assert len(told(done.stderr)) == 1, "no library chatter"
     assert json.loads((tmp_path / "out" / "rrk.json").read_text())["figures"]["steps"] == 2
     assert b"nothing to do" in rrk(*command).stderr
     (tmp_path / "bad.jsonl").write_text('{"task_id": "t"}\n')

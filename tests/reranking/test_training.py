@@ -20,7 +20,7 @@ from rrk.reranking import record
 from rrk.reranking.render import Renderer, Rendering
 from rrk.reranking.scorer import Scorer, question
 from rrk.reranking.training import Dev, TrainingOptions, train
-from tests.conftest import environment, rrk_command
+from tests.conftest import environment, rrk_command, told
 from tests.reranking import models
 
 FAST = {"steps": 12, "batch_size": 6, "lr": 3e-3, "eval_every": 4, "save_every": 4}
@@ -225,7 +225,7 @@ def test_the_command_writes_a_whole_folder_with_figures_and_says_when_there_is_n
     done = rrk(*command)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout == b""
-    assert len(done.stderr.decode().splitlines()) == 1, "no library chatter"
+    assert len(told(done.stderr)) == 1, "no library chatter"
     figures = manifest.read(tmp_path / "rr")["figures"]
     assert {"loss", "accuracy", "dev_auc", "kept_step", "card", "check", "programs", "prompt_cut"} <= figures.keys()
     assert figures["card"]["auc"] == pytest.approx(figures["dev_auc"])
