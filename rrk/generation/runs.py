@@ -53,6 +53,23 @@ def end(out: Path) -> None:
     (out / RUN).unlink(missing_ok=True)
 
 
+def settings(seed: int) -> dict[str, Any]:
+    """The Trainer arguments that no stage chooses: where it runs, what seeds it, how it logs, when it saves."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    return {
+        "use_cpu": not gpu,
+        "dataloader_pin_memory": gpu,
+        "seed": seed,
+        "data_seed": seed,
+        "save_strategy": "steps",
+        "logging_steps": 10,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
 def silence() -> None:
     """transformers and datasets draw bars and write warnings; rrk has its own progress."""
     from datasets import disable_progress_bars

@@ -197,16 +197,9 @@ def _trainer(model, tokenizer, data, options: SftOptions, lr: float, out: Path, 
         dataset_kwargs={"skip_prepare_dataset": True},
         # Not grouped by length, which saves a third of the padding: the tiny model learnt clearly less from such batches.
         bf16=options.bf16,
-        use_cpu=not torch.cuda.is_available(),
-        seed=options.seed,
-        data_seed=options.seed,
-        save_strategy="steps",
         save_steps=options.save_every,
         save_total_limit=1,
-        logging_steps=10,
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        **runs.settings(options.seed),
         **more,
     )
     lora: Any = None

@@ -22,9 +22,7 @@ from torch import Tensor
 
 from rrk import seeds
 from rrk.errors import RrkError, UsageError
-from rrk.generation.models import training_attention
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from rrk.generation.models import DTYPES, pick_device, training_attention
 
 
 @dataclass
@@ -102,10 +100,10 @@ def pad_id(tokenizer: Any) -> int:
 
 def load(path: str | Path, device: str = "auto", dtype: str = "auto") -> tuple[Any, Any]:
     """(classifier in eval mode, tokenizer) from a checkpoint or a LoRA folder. RrkError if it cannot give one score."""
-    target = _device(device)
-    kind = _DTYPES.get(dtype)
+    target = pick_device(device)
+    kind = DTYPES.get(dtype)
     if kind is None and dtype != "auto":
-        raise UsageError(f"--dtype {dtype}: choose auto, {', '.join(_DTYPES)}")
+        raise UsageError(f"--dtype {dtype}: choose auto, {', '.join(DTYPES)}")
     wanted = kind or (torch.float32 if target.type == "cpu" else "auto")
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -175,18 +173,6 @@ def _adapter_base(path: str | Path) -> str:
     # A relative base was relative to where it was trained; try here, then beside the adapter.
     beside = Path(path).parent / Path(name).name
     return str(beside) if not Path(name).exists() and beside.is_dir() else name
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"--device {name}: no such device; give auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"--device {name}: torch sees no GPU here")
-    return device
 
 
 @contextmanager

@@ -262,15 +262,8 @@ def _trainer(
         center_rewards_coefficient=options.center or None,
         max_length=None,
         bf16=options.bf16,
-        use_cpu=not torch.cuda.is_available(),
-        seed=options.seed,
-        data_seed=options.seed,
-        save_strategy="steps",
         save_total_limit=2,
-        logging_steps=10,
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        **runs.settings(options.seed),
         **evaluation,
     )
     lora: Any = None
