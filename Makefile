@@ -9,6 +9,7 @@ ROUND ?= 1
 RUN ?= tiny
 SEED ?= 0
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# Samples a problem: of TEST, and (TRAIN_N) of TRAIN.
 N ?= 16
 PYTHON ?= python3
 RRK ?= .venv/bin/rrk
@@ -34,9 +35,16 @@ else
   DEV := $(D)/data/dev.jsonl
   SFT := $(D)/data/sft.jsonl
   WORLD := $(TRAIN) $(TEST) $(DEV) $(SFT) $(BASE)/config.json
-  # A model this small is fastest on one core; two targets then share the machine.
-  export OMP_NUM_THREADS ?= 1
+  # So small a model samples best on one core and trains best on two; meanwhile targets that wait for nothing run side by
+  # side. The numbers are fixed, not the machine's: weights depend on them in the last bit.
+  export OMP_NUM_THREADS := 1
+  ON_TWO := OMP_NUM_THREADS=2
+  # Twice the problems teach a reranker more than twice the samples of each.
+  TRAIN_N ?= 8
+  MAKEFLAGS += --jobs=2
 endif
+
+TRAIN_N ?= $(N)
 
 # RRK=... names another installation, and then none is made here.
 ifeq ($(origin RRK),file)
@@ -47,6 +55,7 @@ else
 endif
 
 rrk := $(RRK) --config $(CONFIG)
+train := $(strip $(ON_TWO) $(rrk))
 again := --resume --seed $(SEED)
 # A recipe runs because its target is missing or older than its inputs; --resume would take an old one for done.
 stale = @rm -f $@
@@ -91,7 +100,7 @@ endif
 
 $(D)/sft/rrk.json: $(SFT) | $(READY)
 	$(stale)
-	$(rrk) train-sft $(SFT) --model $(BASE) --output $(D)/sft $(again)
+	$(train) train-sft $(SFT) --model $(BASE) --output $(D)/sft $(again)
 
 # ---- one round: $(1) its number, $(2) the reranker's base, $(3) the generator's folder --------------------------------------
 
@@ -99,7 +108,7 @@ define ROUND_RULES
 $(D)/$(1)/samples.jsonl: $(TRAIN) $(3)/rrk.json
 	$$(stale)
 	@mkdir -p $(D)/$(1)
-	$(rrk) sample $(TRAIN) --model $(3) -n $(N) --output $$@ $(again)
+	$(rrk) sample $(TRAIN) --model $(3) -n $(TRAIN_N) --output $$@ $(again)
 
 $(D)/$(1)/verdicts.jsonl: $(D)/$(1)/samples.jsonl
 	$$(stale)
@@ -107,7 +116,7 @@ $(D)/$(1)/verdicts.jsonl: $(D)/$(1)/samples.jsonl
 
 $(D)/$(1)/reranker/rrk.json: $(2)/rrk.json $(foreach r,$(filter-out $(shell seq $(1) $(ROUND) | tail -n +2),$(rounds)),$(D)/$(r)/pairs.jsonl)
 	$$(stale)
-	$(rrk) train-reranker $$(filter %.jsonl,$$^) --model $(2) --output $(D)/$(1)/reranker $(again)
+	$(train) train-reranker $$(filter %.jsonl,$$^) --model $(2) --output $(D)/$(1)/reranker $(again)
 
 $(D)/$(1)/train-scored.jsonl: $(D)/$(1)/verdicts.jsonl $(D)/$(1)/reranker/rrk.json
 	$$(stale)
@@ -154,7 +163,7 @@ endef
 define LATER_ROUND
 $(D)/$(1)/policy/rrk.json: $(TRAIN) $(DEV) $(D)/sft/rrk.json $(D)/$(2)/reranker/rrk.json
 	$$(stale)
-	$(rrk) train-ppo $(TRAIN) --model $(D)/sft --reranker $(D)/$(2)/reranker $(if $(DEV),--probe $(DEV)) --jobs $(JOBS) --output $(D)/$(1)/policy $(again)
+	$(train) train-ppo $(TRAIN) --model $(D)/sft --reranker $(D)/$(2)/reranker $(if $(DEV),--probe $(DEV)) --jobs $(JOBS) --output $(D)/$(1)/policy $(again)
 
 $(D)/$(1)/scored.jsonl: $(D)/$(1)/verdicts.jsonl $(D)/$(2)/reranker/rrk.json
 	$$(stale)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from rrk import seeds
 from rrk.errors import RrkError, UsageError
+from rrk.generation import packing
 from rrk.generation.models import DTYPES, pick_device, training_attention
 
 
@@ -88,6 +89,35 @@ def read_scores(model: Any, batch: Batch, pooling: str) -> Tensor:
         pooled = hidden[torch.arange(len(hidden), device=hidden.device), batch.lengths - 1]
     with torch.autocast(hidden.device.type, enabled=False):
         return head(model)(pooled.float()).squeeze(-1)
+
+
+def read_packed(model: Any, packed: packing.Packed) -> Tensor:
+    """One logit a text, float32 [texts], of a decoder: what read_scores gives for separate rows."""
+    hidden = trunk(model)(
+        input_ids=packed.ids,
+        attention_mask=packing.mask_for(model, packed.segments),
+        position_ids=packed.positions,
+        use_cache=False,
+    ).last_hidden_state
+    with torch.autocast(hidden.device.type, enabled=False):
+        return head(model)(hidden[packed.row, packed.column].float()).squeeze(-1)
+
+
+@torch.no_grad()
+def can_pack(model: Any, groups: Sequence[Sequence[Sequence[int]]], pad: int) -> bool:
+    """Whether this architecture gives the same logits either way, tried on some groups. The model's mode is kept."""
+    if is_encoder(model.config) or head(model) is None:
+        return False
+    training = model.training
+    model.eval()
+    try:
+        wanted = read_scores(model, collate([text for group in groups for text in group], pad, model.device), "last")
+        found = read_packed(model, packing.pack(groups, pad).to(model.device))
+        return bool(torch.allclose(found, wanted, atol=packing.TOLERANCE, rtol=packing.TOLERANCE))
+    except packing.UNPACKABLE:
+        return False
+    finally:
+        model.train(training)
 
 
 def pad_id(tokenizer: Any) -> int:

@@ -17,6 +17,7 @@ import torch
 
 from rrk import rows, seeds
 from rrk.errors import UsageError
+from rrk.generation import packing
 from rrk.reranking import network
 from rrk.reranking.render import Renderer
 from rrk.reranking.scorer import Note, Question, Scorer
@@ -178,10 +179,13 @@ def check_pairs(pairs: Sequence[dict[str, Any]], reranker: str | Path) -> dict[s
 
 
 class Collator:
-    """Groups of several problems as one right-padded batch, with the comparisons' rows in it."""
+    """Groups of several problems as one right-padded batch, with the comparisons' rows in it.
 
-    def __init__(self, pad: int, types: bool):
-        self.pad, self.types = pad, types
+    packed: a row a group (rrk/generation/packing.py); otherwise a row a program.
+    """
+
+    def __init__(self, pad: int, types: bool, packed: bool = False):
+        self.pad, self.types, self.packed = pad, types, packed
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         ids: list[Sequence[int]] = []
@@ -195,10 +199,14 @@ class Collator:
             ids += example["ids"]
             first += example["first"]
             margin += example["margin"]
-        batch = network.collate(ids, self.pad, "cpu", first if self.types else None)
-        made = {"input_ids": batch.ids, "attention_mask": batch.mask}
-        if batch.types is not None:
-            made["token_type_ids"] = batch.types
+        if self.packed:
+            batch = packing.pack([example["ids"] for example in examples], self.pad)
+            made = vars(batch) | {"attention_mask": (batch.segments >= 0).long()}  # by which TRL counts tokens
+        else:
+            plain = network.collate(ids, self.pad, "cpu", first if self.types else None)
+            made = {"input_ids": plain.ids, "attention_mask": plain.mask}
+            if plain.types is not None:
+                made["token_type_ids"] = plain.types
         return made | {
             "chosen": torch.tensor(chosen),
             "rejected": torch.tensor(rejected),

@@ -24,13 +24,14 @@ from typing import Any
 import torch
 
 from rrk.errors import RrkError, UsageError
-from rrk.generation import runs
+from rrk.generation import packing, runs
 from rrk.reranking import network, record
 from rrk.reranking.pairs import Collator, groups
 from rrk.reranking.render import Rendering
 from rrk.reranking.scorer import Note, Question, Scorer, question
 
-PARTS = 4  # passes over a batch, texts of like length together: in one pass all are padded to the longest
+# Passes over a batch, texts of like length together: in one pass all are padded to the longest. Packed rows differ less.
+PARTS, PACKED_PARTS = 4, 2
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,7 @@ def _trainer(
     should_stop,
     on_step,
 ):
+    from accelerate import PartialState
     from datasets import Dataset
     from transformers import EarlyStoppingCallback, PrinterCallback
     from trl import RewardConfig, RewardTrainer
@@ -196,27 +198,40 @@ def _trainer(
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             compared = torch.cat([inputs.pop("chosen"), inputs.pop("rejected")])
 
-            # Classifiers find the last token by this id; Trainer.train() sets it to the tokenizer's own, which may be EOS.
-            plain(self).config.get_text_config().pad_token_id = scorer.pad
-
-            def read_part(**given):
-                if scorer.renderer.rendering.pooling != "mean":
-                    return model(**given).logits.float().squeeze(-1)
-                mask = given["attention_mask"]
-                batch = network.Batch(given["input_ids"], mask, mask.sum(1), given.get("token_type_ids"))
-                return network.read_scores(plain(self), batch, "mean")
-
             def read(margin, use_cache, **given):
-                lengths = given["attention_mask"].sum(1)
-                order = lengths.argsort(stable=True)
-                # DDP averages gradients once a forward pass.
-                parts = order.chunk(PARTS if self.accelerator.num_processes == 1 else 1)
-                read = [
-                    read_part(**{k: v[part, : int(lengths[part].max())] for k, v in given.items()}) for part in parts
-                ]
-                return SimpleNamespace(logits=torch.cat(read)[order.argsort()][compared].unsqueeze(-1))
+                return SimpleNamespace(logits=self.logits(model, given)[compared].unsqueeze(-1))
 
             return super().compute_loss(read, inputs, return_outputs, num_items_in_batch)
+
+        def logits(self, model, given: dict[str, torch.Tensor]) -> torch.Tensor:
+            """One a program, float32. In several parts, texts of like length together."""
+            # Classifiers find the last token by this id; Trainer.train() sets it to the tokenizer's own, which may be EOS.
+            plain(self).config.get_text_config().pad_token_id = scorer.pad
+            # DDP averages gradients once a forward pass.
+            parts = 1 if self.accelerator.num_processes > 1 else PACKED_PARTS if packed else PARTS
+            if packed:
+                batch = packing.Packed(**{k: v for k, v in given.items() if k != "attention_mask"})
+                read: list[torch.Tensor] = []
+                places: list[torch.Tensor] = []
+                for rows in (batch.segments >= 0).sum(1).argsort(stable=True).chunk(parts):
+                    with self.accelerator.autocast():
+                        read.append(network.read_packed(plain(self), batch.rows(rows)))
+                    places.append(torch.isin(batch.row, rows).nonzero().squeeze(-1))
+                return torch.cat(read)[torch.cat(places).argsort()]
+            lengths = given["attention_mask"].sum(1)
+            order = lengths.argsort(stable=True)
+            read = [
+                self.one_part(model, {k: v[part, : int(lengths[part].max())] for k, v in given.items()})
+                for part in order.chunk(parts)
+            ]
+            return torch.cat(read)[order.argsort()]
+
+        def one_part(self, model, given: dict[str, torch.Tensor]) -> torch.Tensor:
+            if scorer.renderer.rendering.pooling != "mean":
+                return model(**given).logits.float().squeeze(-1)
+            mask = given["attention_mask"]
+            batch = network.Batch(given["input_ids"], mask, mask.sum(1), given.get("token_type_ids"))
+            return network.read_scores(plain(self), batch, "mean")
 
         def evaluate(self, *_, **__):
             scorer.model = plain(self)
@@ -278,10 +293,16 @@ def _trainer(
             modules_to_save=["classifier" if scorer.renderer.encoder else "score"],
         )
     data = Dataset.from_list(examples)
+    # Several processes need the pass through DDP's wrapper.
+    packed = (
+        PartialState().num_processes == 1
+        and scorer.renderer.rendering.pooling == "last"
+        and network.can_pack(model, [example["ids"] for example in examples[:4]], scorer.pad)
+    )
     trainer = Trainer(
         model=model,
         args=arguments,
-        data_collator=Collator(scorer.pad, scorer.renderer.type_ids),
+        data_collator=Collator(scorer.pad, scorer.renderer.type_ids, packed),
         train_dataset=data,
         eval_dataset=data
         if dev is not None
@@ -304,10 +325,10 @@ def plain(trainer: Any) -> Any:
 def _as_trained(trainer: Any) -> torch.Tensor:
     """Logits of the first group's programs, by the pass that the loss is computed with."""
     made = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[0]]))
-    given = {name: made[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in made}
+    given = {name: tensor for name, tensor in made.items() if name not in ("chosen", "rejected", "margin")}
     trainer.model.eval()
-    with torch.autocast(made["input_ids"].device.type, torch.bfloat16, enabled=trainer.args.bf16):
-        return trainer.model(**given).logits.float().squeeze(-1).cpu()
+    with trainer.accelerator.autocast():
+        return trainer.logits(trainer.model, given).cpu()
 
 
 def _as_scored(scorer: Scorer, trainer: Any) -> torch.Tensor:

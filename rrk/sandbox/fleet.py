@@ -96,14 +96,17 @@ class Fleet:
             self._queue.clear()
             self._alone.clear()
             self.changed.notify_all()
-            slots = list(self._slots)
+            slots, threads = list(self._slots), list(self._threads)
+        # Again and again: a lane that was just starting when the others were ended has work in hand, too.
+        until = time.monotonic() + 10
+        while threads and time.monotonic() < until:
+            for slot in slots:
+                lane = slot.lane
+                if lane is not None and not lane.dead:
+                    lane.close()
+            threads[0].join(0.05)
+            threads = [thread for thread in threads if thread.is_alive()]
         for slot in slots:
-            lane = slot.lane
-            if lane is not None:
-                lane.close()
-        for thread in self._threads:
-            thread.join(10)
-        for slot in slots:  # a lane that was just starting when the others were ended
             slot.drop()
 
     # The threads' side.

@@ -96,6 +96,7 @@ class _Ended(BaseException):
 
 
 def _ended(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: a second one would interrupt the cleaning up
     raise _Ended
 
 
@@ -154,22 +155,28 @@ def _detached_tmpfs() -> int:
 
 def _unjailed(control: socket.socket, config: dict[str, Any]) -> NoReturn:
     """Level none: limits only, in a folder of the host's. Nothing hostile may be run this way."""
-    signal.signal(signal.SIGTERM, _ended)
     jail.prctl(jail.PR_SET_CHILD_SUBREAPER, 1)
-    base = tempfile.mkdtemp(prefix="rrk-")
-    jail.BOX, jail.WORK = base + "/box", base + "/box/w"
+    base = ""
     try:
+        signal.signal(signal.SIGTERM, _ended)
+        base = tempfile.mkdtemp(prefix="rrk-")
+        jail.BOX, jail.WORK = base + "/box", base + "/box/w"
         os.mkdir(jail.BOX)
         outputs = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
         lane_python.preload(config["role"])
         jail.close_all_but([control.fileno(), outputs])
-        wire.send(control, {"ready": "rlimits", "users": False})
-        if config["role"] == "tests":
-            lane_tests.serve(control)
-        else:
-            Cell(control, outputs, None, None, jailed=False).serve()
-    except (wire.Gone, _Ended):
-        sweep(jailed=False)
+        try:
+            wire.send(control, {"ready": "rlimits", "users": False})
+            if config["role"] == "tests":
+                lane_tests.serve(control)
+            else:
+                Cell(control, outputs, None, None, jailed=False).serve()
+        except wire.Gone:
+            pass
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing interrupts what follows
+    except _Ended:
+        pass
     finally:
+        sweep(jailed=False)
         shutil.rmtree(base, ignore_errors=True)
     os._exit(0)

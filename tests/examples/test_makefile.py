@@ -57,17 +57,17 @@ def checkout(tmp_path_factory) -> Path:
     return folder
 
 
-def command(run: str, *more: str) -> list[str]:
+def command(run: str, *more: str, rounds: int = 0) -> list[str]:
     world = "WORLD_ARGS=--train 8 --dev 2 --test 4 --corpus 4800"
     return [
-        "make", "iterate", "ROUND=1", "N=8", f"RUN={run}", "RRK=./rrk", f"PYTHON={sys.executable}",
+        "make", "iterate", f"ROUND={rounds}", "N=8", f"RUN={run}", "RRK=./rrk", f"PYTHON={sys.executable}",
         "CONFIG=small.toml", world, *more,
     ]  # fmt: skip
 
 
-def make(checkout: Path, run: str, *more: str) -> subprocess.CompletedProcess:
+def make(checkout: Path, run: str, *more: str, rounds: int = 0) -> subprocess.CompletedProcess:
     return subprocess.run(
-        command(run, *more), cwd=checkout, env=environment(), capture_output=True, text=True, timeout=280
+        command(run, *more, rounds=rounds), cwd=checkout, env=environment(), capture_output=True, text=True, timeout=280
     )
 
 
@@ -94,23 +94,22 @@ def artifacts(folder: Path) -> dict[str, str]:
 
 
 def test_the_plan_is_readable_and_names_every_stage(checkout):
-    done = make(checkout, "plan", "--dry-run")
+    done = make(checkout, "plan", "--dry-run", rounds=1)
     assert done.returncode == 0, done.stderr
     for stage in STAGES:
         assert stage in done.stdout
     assert not (checkout / "runs" / "plan").exists()
 
 
-def test_it_ends_with_the_table_of_both_rounds(checkout, first):
-    table = (checkout / "runs" / "whole" / "table-1.txt").read_text()
-    assert first.stdout.rstrip().endswith(table.rstrip())
-    for words in (
-        "held-out: round 0",
-        "held-out: round 1, reranker 0",
-        "held-out: round 1, reranker 1",
-        "train: round 1",
-    ):
-        assert words in table
+def ends_with_its_table(checkout: Path, done: subprocess.CompletedProcess, rounds: int, *labels: str) -> None:
+    table = (checkout / "runs" / "whole" / f"table-{rounds}.txt").read_text()
+    assert done.stdout.rstrip().endswith(table.rstrip())
+    for label in labels:
+        assert label in table
+
+
+def test_it_ends_with_the_table(checkout, first):
+    ends_with_its_table(checkout, first, 0, "held-out: round 0", "train: round 0")
 
 
 def test_a_second_call_says_that_nothing_is_to_be_done(checkout, first):
@@ -118,12 +117,29 @@ def test_a_second_call_says_that_nothing_is_to_be_done(checkout, first):
 
 
 def test_a_changed_input_makes_again_what_depends_on_it_and_nothing_else(checkout, first):
-    verdicts = checkout / "runs" / "whole" / "1" / "test-verdicts.jsonl"
+    verdicts = checkout / "runs" / "whole" / "0" / "test-verdicts.jsonl"
     os.utime(verdicts)
     plan = make(checkout, "whole", "--dry-run").stdout
-    assert "1/test-scored.jsonl" in plan
-    assert "train-ppo" not in plan
+    assert "0/test-scored.jsonl" in plan
+    assert "train-reranker" not in plan
     assert "rrk sample" not in plan
+
+
+@pytest.mark.slow
+def test_one_more_round_begins_where_the_last_one_ended(checkout, first):
+    assert "train-sft" not in make(checkout, "whole", "--dry-run", rounds=1).stdout
+    done = make(checkout, "whole", rounds=1)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ends_with_its_table(
+        checkout,
+        done,
+        1,
+        "held-out: round 0",
+        "held-out: round 1, reranker 0",
+        "held-out: round 1, reranker 1",
+        "train: round 1",
+    )
+    assert "Nothing to be done for 'iterate'" in make(checkout, "whole", rounds=1).stdout
 
 
 def test_without_problems_a_model_of_ones_own_is_refused_with_the_remedy(checkout):
@@ -133,18 +149,20 @@ def test_without_problems_a_model_of_ones_own_is_refused_with_the_remedy(checkou
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_interrupted_anywhere_and_called_again_it_ends_in_the_same_artifacts(checkout, first, number):
+    assert make(checkout, "whole", rounds=1).returncode == 0
     run = f"cut-{number}"
     rng = random.Random(int(number))
     cuts = 0
     for _ in range(60):
         child = subprocess.Popen(
-            command(run), cwd=checkout, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            command(run, rounds=1), cwd=checkout, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
         try:
-            child.wait(rng.uniform(4, 15) if cuts < 8 else 280)
+            child.wait(rng.uniform(4, 15) if cuts < 10 else 280)
         except subprocess.TimeoutExpired:
             # Ctrl-C reaches the whole group of a terminal; TERM only make, which passes it on.
             os.killpg(child.pid, number) if number == signal.SIGINT else child.send_signal(number)
