@@ -77,8 +77,9 @@ setup: .venv/ready
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[train,plot,fusion,test]'
 	touch $@
 
+# Two tests at a time, a file's in one process; most of their time is interpreters that import torch.
 test: .venv/ready
-	.venv/bin/python -m pytest -m 'not slow'
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
 test-all: .venv/ready
 	.venv/bin/python -m pytest

@@ -163,7 +163,7 @@ def make_base(folder: Path, texts: list[str], seed: int) -> None:
     """A random Llama-type model and its tokenizer, as any transformers checkpoint."""
     import torch
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -21,9 +21,9 @@ CONFIG = """
 [sample]
 max_tokens = 40
 [train-sft]
-steps = 150
+steps = 250
 batch_size = 32
-lr = 4e-3
+lr = 2e-3
 bf16 = true
 [train-reranker]
 steps = 4
