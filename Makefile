@@ -16,7 +16,8 @@ RRK ?= .venv/bin/rrk
 D := runs/$(RUN)
 
 # With BASE, the loop is yours: TRAIN and TEST are Problem rows (rrk problems), SFT what to fine-tune on (default: TRAIN's
-# canonical solutions), DEV held-out problems that PPO's probe executes. Without BASE everything is made here.
+# canonical solutions), DEV held-out problems that PPO's probe executes, RERANKER what the first reranker starts from (default:
+# the fine-tuned model; any decoder or encoder will do). Without BASE everything is made here.
 ifdef BASE
   CONFIG ?= examples/paper/rrk.toml
   SFT ?= $(TRAIN)
@@ -115,7 +116,7 @@ $(D)/$(1)/verdicts.jsonl: $(D)/$(1)/samples.jsonl
 	$$(stale)
 	$(rrk) execute $$< --problems $(TRAIN) --jobs $(JOBS) --output $$@ --resume
 
-$(D)/$(1)/reranker/rrk.json: $(2)/rrk.json $(foreach r,$(filter-out $(shell seq $(1) $(ROUND) | tail -n +2),$(rounds)),$(D)/$(r)/pairs.jsonl)
+$(D)/$(1)/reranker/rrk.json: $(if $(filter $(RERANKER),$(2)),,$(2)/rrk.json) $(foreach r,$(filter-out $(shell seq $(1) $(ROUND) | tail -n +2),$(rounds)),$(D)/$(r)/pairs.jsonl)
 	$$(stale)
 	$(train) train-reranker $$(filter %.jsonl,$$^) --model $(2) --output $(D)/$(1)/reranker $(again)
 
@@ -186,7 +187,7 @@ endef
 previous = $(shell echo $$(($(1) - 1)))
 # PPO starts from the SFT model each round, as in the paper; the reranker goes on from the last one, with all rounds' pairs
 # (measured: .620 against .585 ranked pass@1 on the policy's samples when it starts anew).
-$(foreach r,$(rounds),$(eval $(call ROUND_RULES,$(r),$(if $(filter 0,$(r)),$(D)/sft,$(D)/$(call previous,$(r))/reranker),$(if $(filter 0,$(r)),$(D)/sft,$(D)/$(r)/policy))))
+$(foreach r,$(rounds),$(eval $(call ROUND_RULES,$(r),$(if $(filter 0,$(r)),$(or $(RERANKER),$(D)/sft),$(D)/$(call previous,$(r))/reranker),$(if $(filter 0,$(r)),$(D)/sft,$(D)/$(r)/policy))))
 $(eval $(FIRST_ROUND))
 $(foreach r,$(filter-out 0,$(rounds)),$(eval $(call LATER_ROUND,$(r),$(call previous,$(r)))))
 

@@ -277,21 +277,21 @@ def _humanevalpack(row: dict[str, Any]) -> dict[str, Any]:
     if language == "py":
         made["stop_tokens"] = PYTHON_STOPS
     elif language == "go":
-        made["prompt"] = _go_prompt(row)
+        made["prompt"] = go_prompt(row, str(row.get("canonical_solution") or ""))
     return made
 
 
-def _go_prompt(row: dict[str, Any]) -> str:
+def go_prompt(row: dict[str, Any], solution: str) -> str:
     """The test's package clause and imports, then those of the prompt that are not among them, then the rest.
 
-    Go takes neither doubled nor idle imports: only what the reference solution uses is imported.
+    Go takes neither doubled nor idle imports: only what `solution` uses is imported.
     """
     setup, own = str(row.get("test_setup") or ""), str(row.get("import") or "")
     body = rows.need(row, "prompt")
     if not setup:
         return body
     body = body.replace(own, "", 1) if own else body
-    program = body + str(row.get("canonical_solution") or "")
+    program = body + solution
     used = [
         name
         for name in dict.fromkeys([*re.findall(r'"([\w/.]+)"', own), *_GO_PACKAGES])

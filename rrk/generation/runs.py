@@ -8,7 +8,7 @@ end(out)                                      # the model is saved: forget the c
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,20 @@ def settings(seed: int) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def learning_rate(by_weights: Sequence[tuple[float, float]], weights: int, lora: bool) -> float:
+    """The default for so many weights: the rate of the first (up to, rate) that fits; ten times that for adapters."""
+    return next(rate for size, rate in by_weights if weights <= size) * (10 if lora else 1)
+
+
+def adapters(rank: int, task: str, **more: Any) -> Any:
+    """PEFT's configuration of LoRA on every linear layer, alpha twice the rank; None for rank 0."""
+    if not rank:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type=task, **more)
 
 
 def silence() -> None:

@@ -130,7 +130,7 @@ def train(
     if not data:
         raise RrkError(f"nothing to learn from: {dict(left) or 'no rows'}; rows need a completion that passed")
     weights = sum(p.numel() for p in model.parameters())
-    lr = options.lr or next(rate for size, rate in DEFAULT_LR if weights <= size) * (10 if options.lora_r else 1)
+    lr = options.lr or runs.learning_rate(DEFAULT_LR, weights, bool(options.lora_r))
     trainer = _trainer(model, tokenizer, data, options, lr, out, should_stop, on_step)
     runs.claim(out, claimed)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -209,13 +209,6 @@ def _trainer(model, tokenizer, data, options: SftOptions, lr: float, out: Path, 
         **runs.settings(options.seed),
         **more,
     )
-    lora: Any = None
-    if options.lora_r:
-        from peft import LoraConfig
-
-        lora = LoraConfig(
-            r=options.lora_r, lora_alpha=2 * options.lora_r, target_modules="all-linear", task_type="CAUSAL_LM"
-        )
     model.train()
     trainer = Trainer(
         model=model,
@@ -223,7 +216,7 @@ def _trainer(model, tokenizer, data, options: SftOptions, lr: float, out: Path, 
         data_collator=collate,
         train_dataset=Dataset.from_list(data),
         processing_class=tokenizer,
-        peft_config=lora,
+        peft_config=runs.adapters(options.lora_r, "CAUSAL_LM"),
         callbacks=[runs.watch(should_stop, on_step)],
     )
     trainer.remove_callback(PrinterCallback)  # writes to standard output

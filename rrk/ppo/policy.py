@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from rrk.errors import RrkError
+from rrk.generation import runs
 from rrk.ppo.loss import wide
 
 
@@ -107,11 +108,9 @@ class Policy(nn.Module):
             raise RrkError(f"{path}: its tokenizer has no end-of-sequence token; set eos_token and fine-tune with it")
         without_dropout(model)
         if lora_r:
-            from peft import LoraConfig, get_peft_model
+            from peft import get_peft_model
 
-            model = get_peft_model(
-                model, LoraConfig(r=lora_r, lora_alpha=2 * lora_r, target_modules="all-linear", task_type="CAUSAL_LM")
-            )
+            model = get_peft_model(model, runs.adapters(lora_r, "CAUSAL_LM"))
         if checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             model.enable_input_require_grads()

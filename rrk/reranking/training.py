@@ -22,6 +22,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 from rrk.errors import RrkError, UsageError
 from rrk.generation import packing, runs
@@ -135,6 +136,10 @@ def train(
         _limit(model, options.max_length),
         options.pooling or ("cls" if encoder else "last"),
     )
+    if rendering.pooling == "mean" and PartialState().num_processes > 1:
+        raise UsageError(
+            "mean pooling trains in one process: it reads the model past the wrapper that averages gradients"
+        )
     scorer = Scorer(model, tokenizer, rendering, note=note)
     examples = groups(pairs, scorer.renderer, size=options.group, cross=options.cross, seed=options.seed)
     cuts = dict(scorer.renderer.cuts)
@@ -146,7 +151,7 @@ def train(
     if dev is not None and dev.mean_auc([[0.0] * len(p) for p in dev.problems]) is None:
         raise UsageError("--dev has no problem with both a passing and a failing candidate")
     weights = sum(p.numel() for p in model.parameters())
-    lr = options.lr or next(rate for size, rate in DEFAULT_LR if weights <= size) * (10 if options.lora_r else 1)
+    lr = options.lr or runs.learning_rate(DEFAULT_LR, weights, bool(options.lora_r))
     trainer = _trainer(model, tokenizer, examples, scorer, options, lr, out, dev, should_stop, on_step)
     runs.claim(out, params)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -176,7 +181,6 @@ def _trainer(
     should_stop,
     on_step,
 ):
-    from accelerate import PartialState
     from datasets import Dataset
     from transformers import EarlyStoppingCallback, PrinterCallback
     from trl import RewardConfig, RewardTrainer
@@ -281,17 +285,7 @@ def _trainer(
         **runs.settings(options.seed),
         **evaluation,
     )
-    lora: Any = None
-    if options.lora_r:
-        from peft import LoraConfig
-
-        lora = LoraConfig(
-            r=options.lora_r,
-            lora_alpha=2 * options.lora_r,
-            target_modules="all-linear",
-            task_type="SEQ_CLS",
-            modules_to_save=["classifier" if scorer.renderer.encoder else "score"],
-        )
+    head = "classifier" if scorer.renderer.encoder else "score"
     data = Dataset.from_list(examples)
     # Several processes need the pass through DDP's wrapper.
     packed = (
@@ -308,7 +302,7 @@ def _trainer(
         if dev is not None
         else None,  # evaluate() has its own; Trainer only asks whether there is one
         processing_class=tokenizer,
-        peft_config=lora,
+        peft_config=runs.adapters(options.lora_r, "SEQ_CLS", modules_to_save=[head]),
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)  # writes to standard output

@@ -3,7 +3,8 @@
 python -m tests.benchmarks.reranker_training [--size 1M] [--steps 6]
 
 Side by side on the same mined pairs (6 right and 6 wrong programs a problem, 16 pairs), one thread, forward and backward:
-every pair read as two texts (TRL's own collator), programs once a group of 4 pairs, and groups of 2 pairs compared crosswise.
+every pair read as two texts (TRL's own collator), programs once a group of 4 pairs, groups of 2 pairs compared crosswise, and
+those packed: a problem's programs in one row behind their prompt, which is read once (what `rrk train-reranker` does).
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from __future__ import annotations
 import argparse
 import random
 import time
+from dataclasses import fields
 
 import torch
 
 from rrk import mining
+from rrk.generation.packing import Packed
+from rrk.reranking import network
 from rrk.reranking.pairs import Collator, groups
 from rrk.reranking.render import Renderer, Rendering
 from tests.benchmarks.scoring import SIZES
@@ -54,7 +58,7 @@ def main() -> None:
     torch.set_num_threads(1)
     shape = SIZES[given.size]
     model = models.network("qwen2", **shape, num_key_value_heads=shape["num_attention_heads"], initializer_range=0.05)
-    renderer, collate = Renderer(models.tokenizer(), Rendering(), encoder=False), Collator(0, False)
+    renderer = Renderer(models.tokenizer(), Rendering(), encoder=False)
     pairs = mined(64)
     fours, crossed = groups(pairs, renderer, size=4, cross=False), groups(pairs, renderer, size=2, cross=True)
     for some in (fours, crossed):
@@ -63,14 +67,19 @@ def main() -> None:
         "two texts a pair": [unshared(group) for group in fours],
         "programs once (4 pairs)": fours,
         "crossed (2 pairs)": crossed,
+        "crossed, packed": crossed,
     }
     spent = dict.fromkeys(ways, 0.0)
     compared = dict.fromkeys(ways, 0)
     for step in range(given.steps + 1):
         for way, examples in ways.items():
-            batch = collate(examples[16 * step : 16 * step + 16])
+            packed = way.endswith("packed")
+            batch = Collator(0, False, packed)(examples[16 * step : 16 * step + 16])
             started = time.process_time()
-            logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.squeeze(-1)
+            if packed:
+                logits = network.read_packed(model, Packed(**{f.name: batch[f.name] for f in fields(Packed)}))
+            else:
+                logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.squeeze(-1)
             loss = -torch.nn.functional.logsigmoid(logits[batch["chosen"]] - logits[batch["rejected"]]).mean()
             loss.backward()
             model.zero_grad()

@@ -125,6 +125,16 @@ def test_a_changed_input_makes_again_what_depends_on_it_and_nothing_else(checkou
     assert "rrk sample" not in plan
 
 
+def test_the_first_reranker_may_start_from_another_model(checkout):
+    (checkout / "p.jsonl").touch()
+    plan = make(
+        checkout, "own", "--dry-run", "BASE=a/b", "TRAIN=p.jsonl", "TEST=p.jsonl", "RERANKER=some/encoder", rounds=1
+    )
+    first, second = [line for line in plan.stdout.splitlines() if "train-reranker" in line]
+    assert "--model some/encoder" in first
+    assert "--model runs/own/0/reranker" in second
+
+
 @pytest.mark.slow
 def test_one_more_round_begins_where_the_last_one_ended(checkout, first):
     assert "train-sft" not in make(checkout, "whole", "--dry-run", rounds=1).stdout

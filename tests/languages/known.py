@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rrk import benchmarks
 from rrk.sandbox.verdict import Job
 
 CODES = {"cpp": "cpp", "go": "go", "java": "java", "js": "js", "python": "py", "rust": "rs"}
@@ -62,34 +62,10 @@ def humanevalpack(shared: Path, language: str) -> list[Known]:
         prompt = row["prompt"]
         for kind, expected in (("canonical", frozenset({"OK"})), ("buggy", wrong)):
             if language == "go":
-                body = row["prompt"].replace(row["import"], "", 1)
-                prompt = go_header(row, body + row[f"{kind}_solution"]) + body
+                prompt = benchmarks.go_prompt(row, row[f"{kind}_solution"])
             job = Job(CODES[language], prompt, row[f"{kind}_solution"], row["test"], row["entry_point"])
             out.append(Known(f"{row['task_id']}/{kind}", job, expected))
     return out
-
-
-def go_header(row: dict[str, Any], program: str) -> str:
-    """package and imports: the tests' own, and what the program uses besides, for Go takes neither doubles nor idle imports."""
-    setup = row["test_setup"]
-    wanted = [
-        name
-        for name in (
-            "bytes",
-            "crypto/md5",
-            "errors",
-            "fmt",
-            "math",
-            "math/rand",
-            "regexp",
-            "sort",
-            "strconv",
-            "strings",
-            "unicode",
-        )
-        if re.search(rf"\b{name.rpartition('/')[2]}\.\w", program) and f'"{name}"' not in setup
-    ]
-    return setup + "\n" + "".join(f'import "{name}"\n' for name in wanted) + "\n"
 
 
 def hostile(shared: Path) -> list[Known]:
