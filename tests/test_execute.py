@@ -165,6 +165,28 @@ def test_the_cache_spares_the_second_run(rrk, problems, tmp_path):
     assert "cached" not in json.loads(third.stderr.splitlines()[-1])
 
 
+def test_packages_of_ones_own_can_be_imported_by_programs_and_tests_when_asked_for(rrk, tmp_path):
+    folder = tmp_path / "packages"
+    folder.mkdir(mode=0o755)
+    (folder / "thirds.py").write_text("THREE = 3\n")
+    row = {
+        "task_id": "T/1",
+        "language": "py",
+        "prompt": "",
+        "completion": "from thirds import THREE\n\ndef f():\n    return THREE\n",
+        "tests": "import thirds\nassert f() == thirds.THREE\n",
+        "entry_point": "f",
+    }
+    without, shown = (
+        decode(rrk("execute", *more, input=encode(row)).stdout)[0] for more in ((), ("--packages", str(folder)))
+    )
+    assert (without["passed"], shown["passed"]) == (False, True)
+    assert "No module named 'thirds'" in without["stderr"]
+    done = rrk("execute", "--packages", str(tmp_path / "nowhere"), input=encode(row))
+    assert done.returncode == 2
+    assert b"nowhere: no such file" in done.stderr
+
+
 def test_resume_refuses_a_problems_file_that_has_changed(rrk, problems, tmp_path):
     rows = write(tmp_path / "in.jsonl", {"task_id": "T/0", "completion": GOOD}, {"task_id": "T/9", "completion": GOOD})
     assert rrk("execute", "-p", problems, rows, "-o", "out.jsonl").returncode == 3

@@ -69,6 +69,14 @@ def execute(
         Optional[list[str]],  # noqa: UP045
         typer.Option("--sandboxes", metavar="DIR", help="A folder of further languages (LANG.toml)."),
     ] = None,
+    packages: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--packages",
+            metavar="DIR",
+            help="Python packages (a site-packages folder) that programs and tests may import. [default: the standard library]",
+        ),
+    ] = None,
     output: options.Output = "-",
     resume: options.Resume = False,
     limit: options.Limit = None,
@@ -100,9 +108,11 @@ def execute(
         raise UsageError(f"--sandbox {sandbox}: give auto, none, {' or '.join(ENGINES)}")
     if evidence and repeat > 1:
         raise UsageError("--repeat and --evidence do not go together")
-    for path in (*(problems or ()), *(evidence or ())):
+    for path in (*(problems or ()), *(evidence or ()), *(packages or ())):
         if not os.path.exists(path):
             raise UsageError(f"{path}: no such file")
+    if packages and sandbox in ENGINES:
+        raise UsageError(f"--packages: in {sandbox}, install them into the image (sandboxes/Containerfile)")
     cores = jobs or len(os.sched_getaffinity(0))
     known = Problems(problems or [], hidden=not evidence)
     generated = Evidence(evidence, known) if evidence else None
@@ -127,6 +137,7 @@ def execute(
                 "repeat": repeat,
                 "cache": None if no_cache else cache,
                 "sandboxes": sandboxes or [],
+                "packages": [os.path.realpath(path) for path in packages or ()],
                 "timeout": timeout,
                 "memory_mb": memory,
             },
@@ -144,6 +155,7 @@ def execute(
             "sandbox": sandbox,
             "repeat": repeat,
             "sandboxes": sandboxes,
+            "packages": packages,
         },
         work=work,
         validate=validate,

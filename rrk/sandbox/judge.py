@@ -72,7 +72,8 @@ class Judge:
 
     level: "auto" (the jail; RrkError with the remedy where it does not work) or "none" (rlimits only, by explicit wish).
     timeout (CPU seconds) and memory_mb stand in for what a Job leaves open; an explicit timeout is taken as it is, the
-    languages' own are multiplied by calibration.factor(). cache: a folder. sandboxes: folders of LANG.toml files.
+    languages' own are multiplied by calibration.factor(). cache: a folder. sandboxes: folders of LANG.toml files. packages:
+    folders of Python packages that Python programs and tests may import.
     lane: called as Lane(level=, mounts=) where another than rrk.sandbox.lane.Lane is wanted (tests).
     `figures` counts what was spared and what was run again; `notes` are lines that a user should see.
     """
@@ -85,6 +86,7 @@ class Judge:
         repeat: int = 1,
         cache: str | Path | None = None,
         sandboxes: Sequence[str | Path] = (),
+        packages: Sequence[str] = (),
         timeout: float | None = None,
         memory_mb: int | None = None,
         window: int | None = None,
@@ -95,7 +97,7 @@ class Judge:
         self.figures: Counter[str] = Counter()
         self.notes: list[str] = []
         self._level, self._repeat = level, repeat
-        self._sandboxes = tuple(sandboxes)
+        self._sandboxes, self._packages = tuple(sandboxes), tuple(packages)
         self._timeout, self._memory = timeout, memory_mb
         # Far enough that an endless loop at the head of the line leaves the other lanes something to do.
         self._window = window or max(1024, 256 * jobs)
@@ -217,6 +219,8 @@ class Judge:
         toolchain = self._toolchain(entry.job.language)
         digest = toolchain.digest if isinstance(toolchain, Toolchain) else ""
         parts = [rules(), entry.key, digest, self._level, self._repeat, entry.reference]
+        if self._packages:
+            parts.append(self._packages)
         if entry.tests is not None:
             parts.append(self._each_s)
         return hashlib.blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
@@ -398,7 +402,7 @@ class Judge:
             with self._lock:
                 self._mounts |= mounts
                 slot.mounts = self._mounts
-            slot.lane = (self._new_lane or Lane)(level=self._level, mounts=sorted(slot.mounts))
+            slot.lane = (self._new_lane or Lane)(level=self._level, mounts=sorted(slot.mounts), packages=self._packages)
 
 
 def _key(job: Job, tests: tuple[str, ...] | None) -> str:

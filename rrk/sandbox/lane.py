@@ -48,22 +48,29 @@ class Lane:
     """See the module's text. `mounts`: folders shown read-only beside the system's. Raises RrkError if no jail is possible.
 
     level "auto" takes namespaces and nothing less; "none" is rlimits only, for programs that are trusted. memory_mb is the
-    default of Python candidates. cgroups=False does without a control group even where one could be made.
+    default of Python candidates. cgroups=False does without a control group even where one could be made. packages: folders
+    that Python programs and tests may import from, read-only.
     """
 
     def __init__(
-        self, level: str = "auto", mounts: Sequence[str] = (), memory_mb: int = PYTHON.memory_mb, cgroups: bool = True
+        self,
+        level: str = "auto",
+        mounts: Sequence[str] = (),
+        memory_mb: int = PYTHON.memory_mb,
+        cgroups: bool = True,
+        packages: Sequence[str] = (),
     ):
         if level not in LEVELS:
             raise RrkError(f"no sandbox level {level!r}; there are {', '.join(LEVELS)}")
-        self.level, self.mounts, self.memory_mb = level, list(mounts), memory_mb
+        self.level, self.mounts, self.memory_mb = level, [*mounts, *packages], memory_mb
+        self._packages = list(packages)
         self._cgroups = cgroups
         self._cell = self._start("cell")
         self._tests: Process | None = None
         self.layers: str = self._cell.layers
 
     def _start(self, role: str) -> Process:
-        return Process(role, self.level, self.mounts, self._cgroups)
+        return Process(role, self.level, self.mounts, self._cgroups, self._packages)
 
     def __enter__(self) -> Lane:
         return self

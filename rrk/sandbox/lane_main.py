@@ -35,6 +35,7 @@ def main() -> NoReturn:
     try:
         config, _, _ = wire.receive(control)
         sys.path.remove(config["root"])
+        sys.path.extend(config["packages"])
         if config["level"] == "none":
             _unjailed(control, config)
         else:

@@ -32,7 +32,7 @@ _starting = threading.Lock()
 class Process:
     """One jailed process tree of a lane: its keeper and process 1, seen through a socket."""
 
-    def __init__(self, role: str, level: str, mounts: Sequence[str], cgroups: bool):
+    def __init__(self, role: str, level: str, mounts: Sequence[str], cgroups: bool, packages: Sequence[str] = ()):
         ours, theirs = socket.socketpair()
         root = str(Path(__file__).resolve().parents[2])
         python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
@@ -56,6 +56,7 @@ class Process:
             "root": root,
             "level": level,
             "mounts": list(mounts),
+            "packages": list(packages),
             "parent": os.getpid(),
             "group": f"{os.getpid()}-{next(_numbers)}" if role == "cell" and cgroups else "",
         }
@@ -130,8 +131,18 @@ _ON_3 = (
 )
 
 
+# numpy's libraries start a thread a core of the host's otherwise, each with memory that counts.
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
 def _environment() -> dict[str, str]:
-    return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "HOME": "/w"}
+    return {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "PYTHONHASHSEED": "0",
+        "HOME": "/w",
+        **ONE_THREAD,
+    }
 
 
 class JailedBox:
