@@ -95,7 +95,6 @@ def train_ppo(
     import contextlib
     import itertools
     import os
-    import signal
 
     given = dict(locals())
     from dataclasses import fields
@@ -109,6 +108,7 @@ def train_ppo(
     from rrk.ppo.trainer import train_ppo as train
     from rrk.progress import Progress
     from rrk.reranking.scorer import Question, Scorer
+    from rrk.stopping import Stopping
 
     chosen = PpoOptions(**{f.name: given[f.name] for f in fields(PpoOptions)})
     chosen.check()
@@ -117,14 +117,7 @@ def train_ppo(
     local = os.environ.get("LOCAL_RANK")
     scorer = Scorer.load(reranker, f"cuda:{local}" if local and torch.cuda.is_available() else "auto")
     params = {"problems": inputs, "model": model, "reranker": reranker, "probe": probe, "limit": limit}
-    asked: list[int] = []
-
-    def terminate(*_: object) -> None:
-        asked.append(1)
-        if len(asked) > 1:
-            raise Terminated
-
-    signal.signal(signal.SIGTERM, terminate)
+    asked = Stopping()
     with contextlib.ExitStack() as stack:
         witness = None
         if probe:
@@ -145,19 +138,22 @@ def train_ppo(
             note = f"score {row['score']:.3f} KL {row['kl']:.2f}" + (f" probe {rate:.3f}" if rate is not None else "")
             progress.advance(1, note)
 
-        figures = train(
-            problems,
-            model,
-            lambda questions: scorer.score_many([Question(*q) for q in questions]),
-            output,
-            chosen,
-            witness,
-            resume,
-            params,
-            [*inputs, model, reranker, *([probe] if probe else [])],
-            should_stop=lambda: bool(asked),
-            on_update=show,
-        )
+        try:
+            figures = train(
+                problems,
+                model,
+                lambda questions: scorer.score_many([Question(*q) for q in questions]),
+                output,
+                chosen,
+                witness,
+                resume,
+                params,
+                [*inputs, model, reranker, *([probe] if probe else [])],
+                should_stop=asked,
+                on_update=show,
+            )
+        except Terminated as stopped:
+            raise (asked.error(output) if asked() else stopped) from None
     if not quiet:
         import sys
 

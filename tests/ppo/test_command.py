@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
+import signal
 import time
 from dataclasses import fields
 
@@ -51,16 +53,17 @@ def log(folder):
     ]
 
 
-def test_terminated_it_saves_and_resumed_it_equals_a_run_that_never_was(given, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stopped_it_saves_and_resumed_it_equals_a_run_that_never_was(given, tmp_path, number, code):
     whole = start_command([*given, "-o", str(tmp_path / "whole")], tmp_path / "whole.txt")
     child = start_command([*given, "-o", str(tmp_path / "cut")], tmp_path / "cut.txt")
     deadline = time.monotonic() + 100
     while not (tmp_path / "cut" / "log.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    child.terminate()
+    os.kill(child.pid, number)
     child.join(60)
-    assert child.exitcode == 143, (tmp_path / "cut.txt").read_text()
-    assert "terminated" in (tmp_path / "cut.txt").read_text()
+    assert child.exitcode == code, (tmp_path / "cut.txt").read_text()
+    assert "with --resume goes on" in (tmp_path / "cut.txt").read_text()
     assert not (tmp_path / "cut" / "rrk.json").exists()
     assert len(list((tmp_path / "cut").glob("state-*"))) == 1
     again = start_command([*given, "-o", str(tmp_path / "cut")], tmp_path / "again.txt")
