@@ -153,6 +153,18 @@ $(D)/$(1)/train-report.json: $(D)/$(1)/train-scored.jsonl
 $(D)/$(1)/report.json: $(D)/$(1)/test-scored.jsonl $(D)/$(1)/greedy.jsonl
 	$$(stale)
 	$(rrk) eval $$< $(D)/$(1)/greedy.jsonl --quiet --output $$@
+
+$(D)/$(1)/fusion.json: $(D)/$(1)/train-scored.jsonl
+	$$(stale)
+	$(rrk) train-fusion $$< --output $$@ --seed $(SEED)
+
+$(D)/$(1)/test-fused.jsonl: $(D)/$(1)/test-scored.jsonl $(D)/$(1)/fusion.json
+	$$(stale)
+	$(rrk) rerank $$< --method fused --model $(D)/$(1)/fusion.json --output $$@ $(again)
+
+$(D)/$(1)/report-fused.json: $(D)/$(1)/test-fused.jsonl $(D)/$(1)/greedy.jsonl
+	$$(stale)
+	$(rrk) eval $$< $(D)/$(1)/greedy.jsonl --quiet --output $$@
 endef
 
 # What round 0 mines from are random pairs; later rounds also take the wrong programs that the last reranker fell for.
@@ -193,12 +205,13 @@ $(foreach r,$(filter-out 0,$(rounds)),$(eval $(call LATER_ROUND,$(r),$(call prev
 
 # ---- the table ---------------------------------------------------------------------------------------------------------
 
-test_reports = 'held-out: round 0, reranker 0=$(D)/0/report.json' \
+# The reranker's score alone, what the last one makes of the same samples, and the score with all else that is known of them.
+test_reports = 'held-out: round 0, reranker 0=$(D)/0/report.json' 'held-out: round 0, fused=$(D)/0/report-fused.json' \
   $(foreach r,$(filter-out 0,$(rounds)),'held-out: round $(r), reranker $(call previous,$(r))=$(D)/$(r)/report-before.json' \
-    'held-out: round $(r), reranker $(r)=$(D)/$(r)/report.json')
+    'held-out: round $(r), reranker $(r)=$(D)/$(r)/report.json' 'held-out: round $(r), fused=$(D)/$(r)/report-fused.json')
 train_reports = $(foreach r,$(rounds),'train: round $(r), reranker $(r)=$(D)/$(r)/train-report.json')
 
-$(D)/table-$(ROUND).txt: $(foreach r,$(rounds),$(D)/$(r)/report.json $(D)/$(r)/train-report.json $(if $(filter-out 0,$(r)),$(D)/$(r)/report-before.json))
+$(D)/table-$(ROUND).txt: $(foreach r,$(rounds),$(D)/$(r)/report.json $(D)/$(r)/report-fused.json $(D)/$(r)/train-report.json $(if $(filter-out 0,$(r)),$(D)/$(r)/report-before.json))
 	@$(rrk) eval --rounds $(test_reports) $(train_reports) > $@.part
 	@mv $@.part $@
 	@cat $@

@@ -11,7 +11,7 @@ data=$runs/data
 $rrk train-sft "$data/sft.jsonl" --model "$data/base" --output "$runs/sft"
 
 # Round 0: what the fine-tuned model writes, right and wrong, teaches the first reranker.
-$rrk sample "$data/train.jsonl" --model "$runs/sft" -n 16 |
+$rrk sample "$data/train.jsonl" --model "$runs/sft" -n 8 |
   $rrk execute --problems "$data/train.jsonl" --jobs 2 |
   $rrk mine --round 0 > "$runs/pairs-0.jsonl"
 $rrk train-reranker "$runs/pairs-0.jsonl" --model "$runs/sft" --output "$runs/reranker-0"
@@ -20,7 +20,7 @@ for ((n = 1; n <= rounds; n++)); do
   # PPO starts from the fine-tuned model each time; only its judge gets better.
   $rrk train-ppo "$data/train.jsonl" --model "$runs/sft" --reranker "$runs/reranker-$((n - 1))" \
     --probe "$data/dev.jsonl" --output "$runs/policy-$n"
-  $rrk sample "$data/train.jsonl" --model "$runs/policy-$n" -n 16 |
+  $rrk sample "$data/train.jsonl" --model "$runs/policy-$n" -n 8 |
     $rrk execute --problems "$data/train.jsonl" --jobs 2 |
     $rrk rerank --model "$runs/reranker-$((n - 1))" |
     $rrk mine --hard --round "$n" > "$runs/pairs-$n.jsonl"

@@ -39,7 +39,18 @@ probe_every = 1
 probe_samples = 2
 save_every = 1
 """
-STAGES = ("world.py", "train-sft", "sample", "execute", "mine", "train-reranker", "train-ppo", "rerank", "eval")
+STAGES = (
+    "world.py",
+    "train-sft",
+    "sample",
+    "execute",
+    "mine",
+    "train-reranker",
+    "train-ppo",
+    "rerank",
+    "train-fusion",
+    "eval",
+)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +120,9 @@ def ends_with_its_table(checkout: Path, done: subprocess.CompletedProcess, round
 
 
 def test_it_ends_with_the_table(checkout, first):
-    ends_with_its_table(checkout, first, 0, "held-out: round 0", "train: round 0")
+    ends_with_its_table(
+        checkout, first, 0, "held-out: round 0, reranker 0", "held-out: round 0, fused", "train: round 0"
+    )
 
 
 def test_a_second_call_says_that_nothing_is_to_be_done(checkout, first):
