@@ -78,9 +78,11 @@ setup: .venv/ready
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[train,plot,fusion,test]'
 	touch $@
 
-# Two tests at a time, a file's in one process; most of their time is interpreters that import torch.
+# Two tests at a time, for most of their time is interpreters that import torch; but the sandbox's, which measure limits, alone.
+ALONE := tests/sandbox tests/languages
 test: .venv/ready
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m 'not slow' -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m 'not slow' -n 2 --dist loadfile $(ALONE:%=--ignore=%)
+	.venv/bin/python -m pytest -m 'not slow' $(ALONE)
 
 test-all: .venv/ready
 	.venv/bin/python -m pytest
