@@ -39,7 +39,8 @@ else
   # So small a model samples best on one core and trains best on two; meanwhile targets that wait for nothing run side by
   # side. The numbers are fixed, not the machine's: weights depend on them in the last bit.
   export OMP_NUM_THREADS := 1
-  ON_TWO := OMP_NUM_THREADS=2
+  # By env, not by the shell: TERM, which make passes on, must reach rrk and not a shell before it.
+  ON_TWO := env OMP_NUM_THREADS=2
   # Twice the problems teach a reranker more than twice the samples of each.
   TRAIN_N ?= 8
   MAKEFLAGS += --jobs=2

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -109,6 +110,8 @@ def test_the_plan_is_readable_and_names_every_stage(checkout):
     assert done.returncode == 0, done.stderr
     for stage in STAGES:
         assert stage in done.stdout
+    # make passes TERM on to what it started: that must be rrk, and no shell that an assignment asks for.
+    assert not [line for line in done.stdout.splitlines() if "train-" in line and re.match(r"\w+=", line)]
     assert not (checkout / "runs" / "plan").exists()
 
 
