@@ -92,15 +92,15 @@ def one(seed: Seed, rounds: int, long: int) -> dict[str, float]:
     found = {"SFT": seed.rate("sft", sft), "SFT greedy": seed.rate("sft-greedy", sft, "-n", "1", "--temperature", "0")}
     reranker, pairs, policy = str(seed.at / "reranker-0"), [], sft
     for number in range(rounds):
-        drawn = seed.executed(f"train-{number}", seed.data("train.jsonl"), policy, "-n", "16")
+        drawn = seed.executed(f"train-{number}", seed.data("train.jsonl"), policy, "-n", "8")
         hard: tuple[str, ...] = ()
         if number:
             drawn = seed.rrk(f"scored-{number}.jsonl", "rerank", drawn, "-m", reranker)
             hard = ("--hard",)
-        reranker = str(seed.at / f"reranker-{number}")
-        if not Path(reranker).exists():
-            pairs.append(seed.rrk(f"pairs-{number}.jsonl", "mine", drawn, "--round", str(number), *hard))
-            seed.rrk(f"reranker-{number}", "train-reranker", *pairs, "-m", sft, "--seed", seed.seed)
+        # Whatever is there already: a run that goes on must not lose the first round's pairs.
+        pairs.append(seed.rrk(f"pairs-{number}.jsonl", "mine", drawn, "--round", str(number), *hard))
+        base = reranker if number else sft
+        reranker = seed.rrk(f"reranker-{number}", "train-reranker", *pairs, "-m", base, "--seed", seed.seed, "--resume")
         policy = seed.policy(f"policy-{number}", reranker)
         name = f"PPO against reranker {number}"
         found[name] = seed.rate(f"policy-{number}", policy)
