@@ -22,7 +22,7 @@ def rrk_command(*args: str) -> list[str]:
 def environment(**more: str) -> dict[str, str]:
     """The environment of a child: this checkout's rrk, no network, few threads."""
     # `make test` must not tell a make of ours how to behave.
-    return {k: v for k, v in os.environ.items() if "MAKE" not in k and k != "MFLAGS"} | {
+    return {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))} | {
         "PYTHONPATH": str(ROOT),
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",

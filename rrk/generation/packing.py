@@ -11,8 +11,8 @@ whoever packs compares first (rrk.reranking.network.can_pack).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from itertools import takewhile
 from typing import Any
 
@@ -35,6 +35,11 @@ class Packed:
     segments: Tensor
     row: Tensor
     column: Tensor
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Tensor]) -> Packed:
+        """The packed batch among a collator's tensors."""
+        return cls(**{field.name: batch[field.name] for field in fields(cls)})
 
     def rows(self, chosen: Tensor) -> Packed:
         """The packed batch of some rows, no wider than they need; texts in their order."""

@@ -137,8 +137,8 @@ def train(
     if should_stop() and trainer.state.global_step < trainer.state.max_steps:
         return None
     # A run of fewer steps than are logged at a time has only the mean over all.
-    losses = [entry.get("loss", entry.get("train_loss")) for entry in trainer.state.log_history]
-    losses = [loss for loss in losses if loss is not None][:-1] or losses[-1:]
+    history = trainer.state.log_history
+    losses = [e["loss"] for e in history if "loss" in e] or [e["train_loss"] for e in history if "train_loss" in e]
     if losses and not math.isfinite(losses[-1]):
         raise RrkError(f"training diverged (loss {losses[-1]}); use a smaller --lr")
     if trainer.is_world_process_zero():

@@ -214,7 +214,7 @@ def _trainer(
             # DDP averages gradients once a forward pass.
             parts = 1 if self.accelerator.num_processes > 1 else PACKED_PARTS if packed else PARTS
             if packed:
-                batch = packing.Packed(**{k: v for k, v in given.items() if k != "attention_mask"})
+                batch = packing.Packed.of(given)
                 read: list[torch.Tensor] = []
                 places: list[torch.Tensor] = []
                 for rows in (batch.segments >= 0).sum(1).argsort(stable=True).chunk(parts):

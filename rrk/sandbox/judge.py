@@ -74,7 +74,7 @@ class Judge:
     timeout (CPU seconds) and memory_mb stand in for what a Job leaves open; an explicit timeout is taken as it is, the
     languages' own are multiplied by calibration.factor(). cache: a folder. sandboxes: folders of LANG.toml files. packages:
     folders of Python packages that Python programs and tests may import.
-    lane: called as Lane(level=, mounts=) where another than rrk.sandbox.lane.Lane is wanted (tests).
+    lane: called as Lane(level=, mounts=, packages=) where another than rrk.sandbox.lane.Lane is wanted (tests).
     `figures` counts what was spared and what was run again; `notes` are lines that a user should see.
     """
 

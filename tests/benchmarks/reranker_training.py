@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from dataclasses import fields
 
 import torch
 
@@ -77,7 +76,7 @@ def main() -> None:
             batch = Collator(0, False, packed)(examples[16 * step : 16 * step + 16])
             started = time.process_time()
             if packed:
-                logits = network.read_packed(model, Packed(**{f.name: batch[f.name] for f in fields(Packed)}))
+                logits = network.read_packed(model, Packed.of(batch))
             else:
                 logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.squeeze(-1)
             loss = -torch.nn.functional.logsigmoid(logits[batch["chosen"]] - logits[batch["rejected"]]).mean()
