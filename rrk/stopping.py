@@ -30,6 +30,7 @@ class Stopping:
 
     def error(self, folder: str) -> BaseException:
         """What to raise once the run has saved itself."""
-        error: BaseException = KeyboardInterrupt() if self._asked[0] == signal.SIGINT else Terminated()
+        # Nothing caught: the signal reached another process of the run.
+        error: BaseException = KeyboardInterrupt() if self._asked[:1] == [signal.SIGINT] else Terminated()
         error.add_note(f"a checkpoint is kept in {folder}; the same command with --resume goes on from there")
         return error

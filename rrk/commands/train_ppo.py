@@ -101,7 +101,7 @@ def train_ppo(
 
     import torch
 
-    from rrk import jsonl, rows
+    from rrk import jsonl, processes, rows
     from rrk.errors import Terminated
     from rrk.ppo.options import PpoOptions
     from rrk.ppo.probe import Probe
@@ -112,6 +112,7 @@ def train_ppo(
 
     chosen = PpoOptions(**{f.name: given[f.name] for f in fields(PpoOptions)})
     chosen.check()
+    quiet = quiet or not processes.first()
     problems = [rows.problem(row, tests=False) for row in itertools.islice(jsonl.read(inputs), limit)]
     # Under `accelerate launch` every process has a GPU of its own.
     local = os.environ.get("LOCAL_RANK")

@@ -101,7 +101,7 @@ def train_reranker(
     given = dict(locals())
     from dataclasses import fields
 
-    from rrk import jsonl, manifest
+    from rrk import jsonl, manifest, processes
     from rrk.progress import Progress
     from rrk.reranking import pairs as data
     from rrk.reranking import training
@@ -113,6 +113,8 @@ def train_reranker(
         raise UsageError("--dev and --dev-share: give one of them")
     extra = {"pairs": inputs, "model": model, "dev": dev, "dev_share": dev_share, "check": check, "limit": limit}
     params = {**vars(chosen), **extra}
+
+    quiet = quiet or not processes.first()
 
     def note(text: str) -> None:
         if not quiet:
@@ -150,6 +152,8 @@ def train_reranker(
         )
     if result is None:
         raise asked.error(output)
+    if not processes.first():
+        return
     figures = {"pairs": len(pairs), **result.figures}
     if held_out is not None:
         figures["card"] = _card(problems, result.dev_scores)

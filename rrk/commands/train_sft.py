@@ -64,9 +64,11 @@ def train_sft(
     given = dict(locals())
     from dataclasses import fields
 
-    from rrk import jsonl, manifest
+    from rrk import jsonl, manifest, processes
     from rrk.progress import Progress
     from rrk.stopping import Stopping
+
+    quiet = quiet or not processes.first()
 
     def note(text: str) -> None:
         if not quiet:
@@ -95,5 +97,7 @@ def train_sft(
         )
     if figures is None:
         raise asked.error(output)
+    if not processes.first():
+        return
     manifest.write(output, command="train-sft", params=params, inputs=[*inputs, model], seed=seed, figures=figures)
     note(f"{figures['examples']} solutions, {figures['steps']} steps, loss {figures['loss'] or float('nan'):.3f}")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rrk import jsonl
+from rrk import jsonl, processes
 from rrk.errors import UsageError
 
 RUN = "rrk_run.json"  # parameters of a run that has not ended
@@ -43,14 +43,16 @@ def begin(out: Path, params: dict[str, Any], resume: bool) -> Path | None:
 
 def claim(out: Path, params: dict[str, Any]) -> None:
     """The folder is this run's from now on. Late, so that a run that is refused does not ask for --resume."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / RUN).write_bytes(jsonl.dumps(params))
+    if processes.first():
+        out.mkdir(parents=True, exist_ok=True)
+        (out / RUN).write_bytes(jsonl.dumps(params))
 
 
 def end(out: Path) -> None:
     """The run is complete: its checkpoints and its claim go."""
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    (out / RUN).unlink(missing_ok=True)
+    if processes.first():
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+        (out / RUN).unlink(missing_ok=True)
 
 
 def settings(seed: int) -> dict[str, Any]:
@@ -111,7 +113,7 @@ def watch(should_stop: Callable[[], bool], on_step: OnStep, last_look: bool = Fa
             on_step(state.global_step, state.max_steps, self.last)
             if last_look and state.global_step >= state.max_steps:
                 control.should_evaluate = control.should_save = True
-            if should_stop():
+            if processes.any_of(should_stop()):
                 control.should_save = control.should_training_stop = True
             return control
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from rrk import processes
 from rrk import rows as fields
 from rrk.errors import RowError, RrkError, UsageError
 from rrk.generation import runs
@@ -27,7 +28,7 @@ from rrk.generation.models import encode_prompt, load, training_attention
 
 @dataclass(frozen=True)
 class SftOptions:
-    """`batch_size` is examples an optimiser step, `micro_batch` how many of them go through the model at once.
+    """`batch_size` is examples an optimiser step of all processes, `micro_batch` how many go through a model at once.
 
     `lr` None: by the number of weights (DEFAULT_LR); ten times that with LoRA. `steps` wins over `epochs`.
     """
@@ -48,8 +49,7 @@ class SftOptions:
     seed: int = 0
 
     def check(self) -> None:
-        if self.micro_batch is not None and self.batch_size % self.micro_batch:
-            raise UsageError(f"--batch-size {self.batch_size} is not a multiple of --micro-batch {self.micro_batch}")
+        processes.split(self.batch_size, self.micro_batch)
         if self.schedule not in ("linear", "constant", "cosine"):
             raise UsageError(f"--schedule {self.schedule}: choose linear, cosine or constant")
 
@@ -134,7 +134,7 @@ def train(
     trainer = _trainer(model, tokenizer, data, options, lr, out, should_stop, on_step)
     runs.claim(out, claimed)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if should_stop() and trainer.state.global_step < trainer.state.max_steps:
+    if processes.any_of(should_stop()) and trainer.state.global_step < trainer.state.max_steps:
         return None
     # A run of fewer steps than are logged at a time has only the mean over all.
     history = trainer.state.log_history
@@ -186,7 +186,7 @@ def _trainer(model, tokenizer, data, options: SftOptions, lr: float, out: Path, 
         mask = torch.tensor([[1] * len(row["input_ids"]) + [0] * (width - len(row["input_ids"])) for row in batch])
         return {"input_ids": fill("input_ids", pad), "attention_mask": mask, "labels": fill("labels", -100)}
 
-    micro = options.micro_batch or options.batch_size
+    micro, passes = processes.split(options.batch_size, options.micro_batch)
     known = SFTConfig.__dataclass_fields__
     checkpointing = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
     more: dict[str, Any] = {checkpointing: options.gradient_checkpointing}
@@ -195,7 +195,7 @@ def _trainer(model, tokenizer, data, options: SftOptions, lr: float, out: Path, 
         max_steps=options.steps or -1,
         num_train_epochs=options.epochs,
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=options.batch_size // micro,
+        gradient_accumulation_steps=passes,
         learning_rate=lr,
         weight_decay=options.weight_decay,
         warmup_steps=options.warmup,

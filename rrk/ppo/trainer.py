@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from rrk import manifest, seeds
+from rrk import manifest, processes, seeds
 from rrk.errors import RrkError, Terminated, UsageError
 from rrk.ppo import checkpoint, loss
 from rrk.ppo.learner import Learner
@@ -184,7 +184,7 @@ class Trainer:
             if self.probe is not None and (last or self.update % o.probe_every == 0):
                 self._probe(row)
             self._append(row)
-            stop = self._any(should_stop())
+            stop = processes.any_of(should_stop())
             if stop or self.update % o.save_every == 0:
                 self.save()
             if self.accelerator.is_main_process:
@@ -287,12 +287,6 @@ class Trainer:
     def _append(self, row: dict[str, Any]) -> None:
         row["seconds"] = self.clock.seconds()
         self.log.append(row)
-
-    def _any(self, flag: bool) -> bool:
-        """True on every process if it is true on one."""
-        if self.accelerator.num_processes == 1:
-            return flag
-        return bool(self.accelerator.reduce(torch.tensor([float(flag)], device=self.device), "sum").item() > 0)
 
     def finish(self, inputs: Sequence[str]) -> dict[str, Any]:
         """Write the model (the probe's best, or the last), the manifest last of all, and forget the states."""

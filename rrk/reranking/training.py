@@ -22,8 +22,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
+from rrk import processes
 from rrk.errors import RrkError, UsageError
 from rrk.generation import packing, runs
 from rrk.reranking import network, record
@@ -37,7 +37,7 @@ PARTS, PACKED_PARTS = 4, 2
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """`batch_size`: groups (of one problem each) a step; `group`: pairs a group; `steps` wins over `epochs`.
+    """`batch_size`: groups (of one problem each) a step of all processes; `group`: pairs a group; `steps` wins over `epochs`.
 
     `lr` None: by the number of weights (DEFAULT_LR); ten times that with LoRA.
     """
@@ -67,8 +67,7 @@ class TrainingOptions:
     seed: int = 0
 
     def check(self) -> None:
-        if self.micro_batch is not None and self.batch_size % self.micro_batch:
-            raise UsageError(f"--batch-size {self.batch_size} is not a multiple of --micro-batch {self.micro_batch}")
+        processes.split(self.batch_size, self.micro_batch)
         if self.schedule not in ("linear", "constant", "cosine"):
             raise UsageError(f"--schedule {self.schedule}: choose linear, cosine or constant")
         if self.keep_adapter and not self.lora_r:
@@ -136,7 +135,7 @@ def train(
         _limit(model, options.max_length),
         options.pooling or ("cls" if encoder else "last"),
     )
-    if rendering.pooling == "mean" and PartialState().num_processes > 1:
+    if rendering.pooling == "mean" and processes.count() > 1:
         raise UsageError(
             "mean pooling trains in one process: it reads the model past the wrapper that averages gradients"
         )
@@ -155,7 +154,7 @@ def train(
     trainer = _trainer(model, tokenizer, examples, scorer, options, lr, out, dev, should_stop, on_step)
     runs.claim(out, params)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if should_stop() and trainer.state.global_step < trainer.state.max_steps:
+    if processes.any_of(should_stop()) and trainer.state.global_step < trainer.state.max_steps:
         return None
     return _finish(
         trainer, scorer, out, options, dev, {"lr": lr, "weights": weights, "groups": len(examples), **cuts}, note
@@ -212,7 +211,7 @@ def _trainer(
             # Classifiers find the last token by this id; Trainer.train() sets it to the tokenizer's own, which may be EOS.
             plain(self).config.get_text_config().pad_token_id = scorer.pad
             # DDP averages gradients once a forward pass.
-            parts = 1 if self.accelerator.num_processes > 1 else PACKED_PARTS if packed else PARTS
+            parts = 1 if processes.count() > 1 else PACKED_PARTS if packed else PARTS
             if packed:
                 batch = packing.Packed.of(given)
                 read: list[torch.Tensor] = []
@@ -247,7 +246,7 @@ def _trainer(
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
             return metrics
 
-    micro = options.micro_batch or options.batch_size
+    micro, passes = processes.split(options.batch_size, options.micro_batch)
     evaluation: dict[str, Any] = {}
     callbacks: list[Any] = [runs.watch(should_stop, on_step, last_look=dev is not None)]
     if dev is not None:
@@ -273,7 +272,7 @@ def _trainer(
         max_steps=options.steps or -1,
         num_train_epochs=options.epochs,
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=options.batch_size // micro,
+        gradient_accumulation_steps=passes,
         learning_rate=lr,
         weight_decay=options.weight_decay,
         warmup_steps=options.warmup,
@@ -289,7 +288,7 @@ def _trainer(
     data = Dataset.from_list(examples)
     # Several processes need the pass through DDP's wrapper.
     packed = (
-        PartialState().num_processes == 1
+        processes.count() == 1
         and scorer.renderer.rendering.pooling == "last"
         and network.can_pack(model, [example["ids"] for example in examples[:4]], scorer.pad)
     )

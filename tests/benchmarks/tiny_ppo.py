@@ -1,6 +1,6 @@
 """The tiny loop's PPO figures: what PPO against a reranker gains on held-out problems, and what too much of it costs.
 
-python -m tests.benchmarks.tiny_ppo -o DIR [--seeds 0 1 2 3 4] [--rounds 1|2] [--long 0] [--samples 8] [-- TRAIN-PPO FLAGS]
+python -m tests.benchmarks.tiny_ppo -o DIR [--seeds 0 1 2 3 4] [--rounds 1|2] [--long 0] [--samples 16] [-- TRAIN-PPO FLAGS]
 
 A seed: the tiny world, `rrk train-sft`, a reranker from executed samples of it, `rrk train-ppo` with the probe, and executed
 samples of test problems from the SFT model and the policy. --rounds 2: the reranker retrained on executed samples of the
@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--long", type=int, default=0)
-    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("ppo", nargs="*", metavar="-- FLAGS", help="more flags of train-ppo")
     args = parser.parse_args()
     every = []

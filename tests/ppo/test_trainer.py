@@ -21,7 +21,7 @@ from rrk.ppo.policy import Policy, collate, token_budget  # noqa: E402
 from rrk.ppo.probe import Probe  # noqa: E402
 from rrk.ppo.rollout import CacheSampler, Drawn, ScoreNormaliser, pick  # noqa: E402
 from rrk.ppo.trainer import Trainer, train_ppo  # noqa: E402
-from tests.conftest import ROOT, environment  # noqa: E402
+from tests.conftest import ROOT, environment, launched  # noqa: E402
 from tests.ppo.world import PROBLEMS, finish, make_model, options, reward, start  # noqa: E402
 
 VARIANTS = {
@@ -135,13 +135,8 @@ def assert_same_first_update(one, two):
 @pytest.mark.parametrize("variant", ["gae", "rloo-lora"])
 def test_two_processes_give_the_loss_of_one(sft, tmp_path, variant):
     chosen = VARIANTS[variant] | {"updates": 2}
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
-    shared["MASTER_PORT"] = str(random.randint(20000, 60000))
     one = start(tmp_path / "one", chosen)
-    two = [
-        start(tmp_path / "two", chosen, environment={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(2)
-    ]
+    two = [start(tmp_path / "two", chosen, environment=own) for own in launched(2)]
     finish(one, *two)
     assert_same_first_update(tmp_path / "one", tmp_path / "two")
 

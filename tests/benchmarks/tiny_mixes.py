@@ -1,0 +1,102 @@
+"""Which pairs should the second reranker learn from? Mixes of `rrk mine` on the tiny loop, over seeds.
+
+    python -m tests.benchmarks.tiny_ppo -o DIR --seeds 0 1 2 --rounds 2
+    python -m tests.benchmarks.tiny_mixes -o DIR --seeds 0 1 2 [--only NAME ...]
+
+Goes on from tiny_ppo's folders: each mix takes the same executed samples of the policy, trains a reranker by the same number
+of steps, and ranks the same samples of the test problems. Prints ranked pass@1 a seed and its mean, within-problem AUC, and
+the paired difference to the loop's own mix (bootstrap over seeds x problems). A mix costs about a minute a seed; what is there
+already is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+from rrk import jsonl, rows
+from rrk.evaluation.card import auc
+from rrk.evaluation.estimators import ranked_pass_at_1
+from rrk.evaluation.statistics import compare
+from tests.benchmarks.tiny_ppo import Seed
+
+# Name -> flags of `rrk mine` (None: no pairs of the policy's samples), replay of round 0's pairs, what the reranker starts from.
+LOOP = "half hard, replay"
+MIXES: dict[str, tuple[tuple[str, ...] | None, bool, str]] = {
+    "old pairs only": (None, True, "reranker-0"),
+    "random": ((), False, "reranker-0"),
+    "random, replay": ((), True, "reranker-0"),
+    "half hard": (("--hard",), False, "reranker-0"),
+    LOOP: (("--hard",), True, "reranker-0"),
+    "half hard, replay, from the SFT model": (("--hard",), True, "sft"),
+    "all hard, replay": (("--hard", "--hard-share", "1"), True, "reranker-0"),
+    "half hard, old positives only": (("--hard",), True, "reranker-0"),
+}
+
+
+def mixed(seed: Seed, name: str, samples: str) -> list[list[dict]]:
+    """The seed's test samples as the mix's reranker ranks them, by problem."""
+    flags, replay, base = MIXES[name]
+    folder = "mix " + name
+    pairs = [str(seed.at / "pairs-0.jsonl")] if replay else []
+    if flags is not None:
+        source = str(seed.at / "scored-1.jsonl")
+        if "old positives" in name:
+            source = old_positives(seed)
+        pairs.append(seed.rrk(f"{folder}.pairs.jsonl", "mine", source, *flags, "--round", "1"))
+    reranker = seed.rrk(folder, "train-reranker", *pairs, "-m", str(seed.at / base), "--seed", seed.seed, "--resume")
+    return by_problem(seed.rrk(f"{folder}.test.jsonl", "rerank", samples, "-m", reranker))
+
+
+def old_positives(seed: Seed) -> str:
+    """The policy's failing programs beside the SFT model's passing ones, scored: without new verified positives."""
+    target = seed.at / "scored-old-positives.jsonl"
+    if not target.exists():
+        old = seed.rrk("scored-0.jsonl", "rerank", str(seed.at / "train-0.jsonl"), "-m", str(seed.at / "reranker-0"))
+        chosen = {p[0]["task_id"]: [r for r in p if r["passed"]] for p in by_problem(old)}
+        with open(target, "w") as out:
+            for own in by_problem(str(seed.at / "scored-1.jsonl")):
+                kept = chosen.get(own[0]["task_id"], []) + [row for row in own if row["passed"] is False]
+                out.writelines(json.dumps(row | {"completion_id": i}) + "\n" for i, row in enumerate(kept))
+    return str(target)
+
+
+def by_problem(path: str) -> list[list[dict]]:
+    problems: dict[str, list[dict]] = {}
+    for row in jsonl.read([path]):
+        problems.setdefault(rows.task_id(row), []).append(row)
+    return list(problems.values())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", choices=list(MIXES), default=list(MIXES))
+    args = parser.parse_args()
+    tops: dict[str, list[list[float]]] = {}
+    aucs: dict[str, list[float]] = {}
+    for number in args.seeds:
+        seed = Seed(args.output / f"seed-{number}", number, 16, [])
+        for name in args.only:
+            ranked = mixed(seed, name, str(seed.at / "test-policy-0.jsonl"))
+            scores = [[row["score"] for row in own] for own in ranked]
+            labels = [[bool(row["passed"]) for row in own] for own in ranked]
+            tops.setdefault(name, []).append([ranked_pass_at_1(s, p) for s, p in zip(scores, labels, strict=True)])
+            found = [auc(s, p) for s, p in zip(scores, labels, strict=True)]
+            aucs.setdefault(name, []).append(statistics.mean(a for a in found if a is not None))
+            print(f"  seed {number} {name}: {statistics.mean(tops[name][-1]):.3f}", flush=True)
+    loop = [value for own in tops.get(LOOP, []) for value in own]
+    for name, every in tops.items():
+        means = [statistics.mean(own) for own in every]
+        line = f"{name:40} {' '.join(f'{m:.3f}' for m in means)}  mean {statistics.mean(means):.3f}  AUC {statistics.mean(aucs[name]):.3f}"
+        if loop and name != LOOP:
+            d = compare(loop, [value for own in every for value in own])
+            line += f"  against the loop's {d['difference']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}] p {d['p']:.3f}"
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
