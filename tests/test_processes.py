@@ -10,8 +10,9 @@ import time
 
 import pytest
 
-from rrk import manifest, processes
+from rrk import manifest
 from rrk.errors import UsageError
+from rrk.generation import processes
 from tests.conftest import environment, launched, rrk_command, told
 
 torch = pytest.importorskip("torch")
@@ -25,7 +26,7 @@ from tests.reranking import models  # noqa: E402
     [(1, 32, None, (32, 1)), (1, 32, 8, (8, 4)), (2, 32, None, (16, 1)), (4, 32, 4, (4, 2))],
 )
 def test_a_step_is_the_batch_however_many_share_it(monkeypatch, world, batch, micro, expected):
-    monkeypatch.setenv("WORLD_SIZE", str(world))
+    monkeypatch.setattr(processes, "count", lambda: world)
     assert processes.split(batch, micro) == expected
 
 
@@ -33,7 +34,7 @@ def test_a_step_is_the_batch_however_many_share_it(monkeypatch, world, batch, mi
     ("batch", "micro", "said"), [(9, None, "9 cannot be shared among 2"), (12, 4, "6 in each of 2")]
 )
 def test_a_batch_that_does_not_divide_is_refused(monkeypatch, batch, micro, said):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(processes, "count", lambda: 2)
     with pytest.raises(UsageError, match=said):
         processes.split(batch, micro)
 
@@ -83,7 +84,7 @@ def weights(folder) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("stage", list(COMMANDS))
+@pytest.mark.parametrize("stage", ["reranker", pytest.param("sft", marks=pytest.mark.slow)])
 def test_two_processes_end_in_the_weights_of_one(given, tmp_path, stage):
     one, two = tmp_path / "one", tmp_path / "two"
     alone = start(given, one, stage, "--steps", "8")
@@ -102,6 +103,7 @@ def test_two_processes_end_in_the_weights_of_one(given, tmp_path, stage):
         assert figures[1]["dev_auc"] == pytest.approx(figures[0]["dev_auc"], abs=0.02)
 
 
+@pytest.mark.slow
 def test_term_to_one_process_saves_and_ends_both(given, tmp_path):
     out = tmp_path / "out"
     children = start(given, out, "sft", "--steps", "4000", count=2)

@@ -101,8 +101,9 @@ def train_ppo(
 
     import torch
 
-    from rrk import jsonl, processes, rows
+    from rrk import jsonl, rows
     from rrk.errors import Terminated
+    from rrk.generation import processes
     from rrk.ppo.options import PpoOptions
     from rrk.ppo.probe import Probe
     from rrk.ppo.trainer import train_ppo as train

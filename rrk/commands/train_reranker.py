@@ -101,7 +101,8 @@ def train_reranker(
     given = dict(locals())
     from dataclasses import fields
 
-    from rrk import jsonl, manifest, processes
+    from rrk import jsonl, manifest
+    from rrk.generation import processes
     from rrk.progress import Progress
     from rrk.reranking import pairs as data
     from rrk.reranking import training

@@ -64,7 +64,8 @@ def train_sft(
     given = dict(locals())
     from dataclasses import fields
 
-    from rrk import jsonl, manifest, processes
+    from rrk import jsonl, manifest
+    from rrk.generation import processes
     from rrk.progress import Progress
     from rrk.stopping import Stopping
 

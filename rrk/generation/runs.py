@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rrk import jsonl, processes
+from rrk import jsonl
 from rrk.errors import UsageError
+from rrk.generation import processes
 
 RUN = "rrk_run.json"  # parameters of a run that has not ended
 CHECKPOINTS = "checkpoints"

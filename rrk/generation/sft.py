@@ -19,10 +19,9 @@ from typing import Any
 
 import torch
 
-from rrk import processes
 from rrk import rows as fields
 from rrk.errors import RowError, RrkError, UsageError
-from rrk.generation import runs
+from rrk.generation import processes, runs
 from rrk.generation.models import encode_prompt, load, training_attention
 
 

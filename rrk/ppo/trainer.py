@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from rrk import manifest, processes, seeds
+from rrk import manifest, seeds
 from rrk.errors import RrkError, Terminated, UsageError
+from rrk.generation import processes
 from rrk.ppo import checkpoint, loss
 from rrk.ppo.learner import Learner
 from rrk.ppo.log import Clock, Log

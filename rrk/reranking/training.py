@@ -23,9 +23,8 @@ from typing import Any
 
 import torch
 
-from rrk import processes
 from rrk.errors import RrkError, UsageError
-from rrk.generation import packing, runs
+from rrk.generation import packing, processes, runs
 from rrk.reranking import network, record
 from rrk.reranking.pairs import Collator, groups
 from rrk.reranking.render import Rendering

@@ -7,27 +7,32 @@ if processes.any_of(should_stop()): ...        # the same answer in all of them,
 
 from __future__ import annotations
 
-import os
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 
 from rrk.errors import UsageError
 
 
+def state() -> PartialState:
+    """accelerate's view of them; joins the others the first time. As in runs.settings: the CPU where there is no GPU."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
 def first() -> bool:
     """True in a run of one process, and in the first of several."""
-    return os.environ.get("RANK", "0") == "0"
+    return state().is_main_process
 
 
 def count() -> int:
     """How many processes the launcher started."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return state().num_processes
 
 
 def any_of(flag: bool) -> bool:
     """True in every process if it is true in one: a signal reaches them between different steps."""
     if count() == 1:
         return flag
-    from accelerate.utils import gather_object
-
     return any(gather_object([flag]))
 
 
