@@ -361,10 +361,15 @@ class _Reader:
         modes: list[Mode] = []
         if judge == "recipe" and not (table.get("untestable") and "run" not in table):
             plain = {key: value for key, value in table.items() if key in PARTS}
+            named = {extra.get("name"): extra for extra in table.get("mode", [])}
             for number, extra in enumerate(table.get("mode", [])):
-                if unknown := set(extra) - {*PARTS, "name", "when", "where", "needs"}:
+                if unknown := set(extra) - {*PARTS, "name", "when", "where", "needs", "like"}:
                     raise self.bad(f"mode[{number}].{min(unknown)}", "no such key")
-                modes.append(self.mode({**plain, **extra}, table, f"mode[{number}]."))
+                if "like" in extra and "like" in named.get(extra["like"], {"like": ""}):
+                    raise self.bad(f"mode[{number}].like", "must name a mode of this file that is like no other")
+                model = named[extra["like"]] if "like" in extra else {}
+                shared = {key: value for key, value in model.items() if key in PARTS}
+                modes.append(self.mode({**plain, **shared, **extra}, table, f"mode[{number}]."))
             if "run" in table:
                 modes.append(self.mode(plain, table, ""))
             if not modes:
