@@ -82,6 +82,8 @@ def test_an_unknown_language_lists_the_known_ones():
         (("[[control]]", '[[control]]\nwhen = "("'), r"control\[0\]\.when: not a regular expression"),
         (('find = ["mawk", "gawk", "awk"]', "find = 1"), r"tools\.awk\.find: must be a list of texts"),
         (("[run]", "[run"), r"echo\.toml: not valid TOML"),
+        (("[run]", "[[mode]]\nlike = 'none'\n[run]"), r"mode\[0\]\.like: must name a mode of this file"),
+        (("[run]", "[[mode]]\nname = 'a'\nlike = 'a'\n[run]"), r"mode\[0\]\.like: must name a mode of this file"),
     ],
 )
 def test_a_mistake_is_told_with_file_and_key(tmp_path, change, message):
@@ -89,6 +91,27 @@ def test_a_mistake_is_told_with_file_and_key(tmp_path, change, message):
     (tmp_path / "echo.toml").write_text(MINE.replace(*change))
     with pytest.raises(RrkError, match=message):
         toolchains.load("echo", [tmp_path])
+
+
+def test_a_mode_like_another_has_its_tables_but_not_its_conditions(tmp_path):
+    more = """
+[[mode]]
+name = "plain"
+when = 'never'
+needs = ["/nowhere"]
+compile = [{ argv = ["@awk@", "1"] }]
+[[mode]]
+name = "other"
+like = "plain"
+when = 'BEGIN'
+run = { argv = ["@awk@", "2"] }
+"""
+    (tmp_path / "echo.toml").write_text(MINE + more)
+    plain, other, _ = toolchains.load("echo", [tmp_path]).modes
+    assert other.compile == plain.compile
+    assert other.run.argv == ("@awk@", "2") != plain.run.argv
+    assert not other.needs
+    assert other.when.pattern == "BEGIN"
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path):
