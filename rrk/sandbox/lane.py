@@ -135,17 +135,18 @@ class Lane:
         passed: list[str] = []
         outputs: list[str | None] = []
         spent = 0.0
-        crashes = 0
+        crashes = lates = 0
         try:
             while True:
                 begun = len(passed)
                 dialog = Dialog(self._cell, limits)
                 first = dialog.ask(b"P", _text(job.program))
                 if first and first[0] == b"l" and begun < len(tests):
-                    wanted = {"tests": list(tests[begun:]), "each_s": each_s, "entry": job.entry_point}
+                    wanted = {"tests": list(tests[begun:]), "each_s": each_s, "lates": lates, "entry": job.entry_point}
                     answer = dialog.ask(b"V", json.dumps(wanted).encode())
                     while answer and answer[0] == b"v" and len(passed) < len(tests):
                         passed.append("1" if answer[1][:1] == b"1" else "0")
+                        lates += answer[1][:1] == b"2"
                         digest = answer[1][1:13]
                         outputs.append(digest.decode("ascii", "replace") if len(digest) == 12 else None)
                         answer = dialog.hear()
@@ -160,6 +161,7 @@ class Lane:
                 passed.append("0")
                 outputs.append(None)
                 crashes += len(passed) - begun == 1
+                lates += bool(seen.get("timed_out"))
                 if crashes >= 3:
                     break
         except wire.Gone:

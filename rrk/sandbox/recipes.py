@@ -152,12 +152,9 @@ def executed(plan: Plan, job: Job, box: Box) -> Verdict:
         return first
     again = spec(plan.mode.run, plan.values, limits, proof=True)
     again = replace(again, env={**again.env, **plan.mode.rerun})
-    control = box.run(again)
-    if control.error:
-        return _ours(control)
-    if control.exit_code == 0 or plan.survived in control.proof or plan.ended not in control.proof:
-        return _verdict(TAMPERED, outcome, "control")
-    return first
+    # A program that now fails or never ends is not one that tampers: its tests draw random numbers, and half pass.
+    second = classify(plan, box.run(again))
+    return first if second.passed else second
 
 
 def rejected(plan: Plan, outcome: Outcome, reason: str) -> Verdict:

@@ -273,6 +273,14 @@ def test_evidence_has_an_outcome_for_every_assert(lane):
     assert (broken.status, broken.evidence["passed"]) == ("SyntaxError", "0" * 10)
 
 
+def test_a_program_that_never_ends_on_many_inputs_costs_little_and_keeps_what_it_passes(lane):
+    program = "def f(x):\n    while x:\n        pass\n    return x\n"
+    tests = [f"assert f({x}) == {x}" for x in range(1, 80)] + ["assert f(0) == 0"]
+    verdict = lane.evidence(Job("py", "", program, "", "f"), tests, 0.5)
+    assert verdict.evidence["passed"] == "0" * 79 + "1"
+    assert verdict.time < 5, "a limit for each would be 40 s"
+
+
 def test_codet_candidates_agree_with_their_recorded_labels(lane, shared):
     with gzip.open(shared / "data/problems/humaneval.jsonl.gz", "rt") as lines:
         problems = {row["task_id"]: row for row in map(json.loads, lines)}
