@@ -107,17 +107,16 @@ def test_only_the_right_secret_at_the_right_time_passes(outcome, status, reason)
     assert verdict.passed is {"OK": True, "SandboxError": None}.get(status, False)
 
 
-FLAKY = """
-fn runs() -> usize {{ let n = std::fs::read("runs").map_or(0, |text| text.len()); std::fs::write("runs", vec![b'x'; n + 1]).unwrap(); n }}
-fn flaky() -> bool {{ if runs() > 0 {{ {second} }} true }}
+ENDLESS_AGAIN = """
+fn runs() -> usize { let n = std::fs::read("runs").map_or(0, |text| text.len()); std::fs::write("runs", vec![b'x'; n + 1]).unwrap(); n }
+fn f() -> bool { while runs() > 0 {} true }
 """
 
 
-@pytest.mark.parametrize(("second", "status"), [("return false;", "Exception"), ("loop {}", "Timeout")])
-def test_a_program_that_fails_when_it_runs_again_has_failed_and_not_tampered(second, status):
-    tests = "#[cfg(test)]\nmod tests {\n    use super::*;\n    #[test]\n    fn test_flaky() { assert!(flaky()); }\n}\n"
-    job = Job("rs", "fn main() {}\n", FLAKY.format(second=second), tests, timeout=1.0)
-    assert judged(usable("rs"), job).status == status
+def test_a_program_that_does_not_end_when_it_runs_again_has_not_tampered():
+    tests = "#[cfg(test)]\nmod tests {\n    use super::*;\n    #[test]\n    fn test_f() { assert!(f()); }\n}\n"
+    job = Job("rs", "fn main() {}\n", ENDLESS_AGAIN, tests, timeout=1.0)
+    assert judged(usable("rs"), job).status == "Timeout"
 
 
 def test_secrets_are_new_for_every_job():
