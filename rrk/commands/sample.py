@@ -98,7 +98,7 @@ def sample(
         top_p=top_p,
         max_tokens=max_tokens,
         seed=seed,
-        stop=tuple(text.encode().decode("unicode_escape") if "\\" in text else text for text in stop or ()),
+        stop=options.texts(stop),
         tests=what == "tests",
     )
 

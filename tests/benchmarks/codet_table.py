@@ -1,11 +1,12 @@
 """CodeT's table on CodeT's own candidates (CodeGen-16B, HumanEval, 100 a problem) with the tests the same model wrote.
 
-python -m tests.benchmarks.codet_table SHARED/data [--evidence evidence.jsonl] [-j 2] [--limit PROBLEMS]
+python -m tests.benchmarks.codet_table SHARED/data [--evidence evidence.jsonl] [-j 2] [--limit PROBLEMS] [--uncut]
 
-Runs `rrk execute --evidence` (unless its output is there already), then every method on the same rows: pass rate of the
-best-ranked candidate (the expectation over ties), with a bootstrap interval over problems, and `fused`, cross-fitted over 5
-problem-disjoint folds and 3 fold seeds, against `codet`, paired. The recorded verdicts are the labels; no method but the
-oracle sees them. The paper: codet .367.
+The candidates are cut by CodeT's stop rules (`rrk convert --stop`), judged anew where that changed them, and given evidence
+(`rrk execute --evidence`; what is there already is kept). Then every method on the same rows: pass rate of the best-ranked
+candidate (the expectation over ties), with a bootstrap interval over problems, and `fused`, cross-fitted over 5
+problem-disjoint folds and 3 fold seeds, against `codet`, paired. The verdicts are the labels; no method but the oracle sees
+them. --uncut: the candidates as published, with what the model wrote behind the function. The paper: codet .367.
 """
 
 from __future__ import annotations
@@ -23,12 +24,24 @@ from tests.conftest import environment, rrk_command
 SEEDS = (0, 1, 2)
 
 
-def gather(data: Path, out: Path, jobs: int, limit: int | None) -> None:
-    candidates = data / "candidates" / "codet_humaneval_codegen16b.jsonl.gz"
+STOPS = ("\\nclass", "\\ndef", "\\n#", "\\nif", "\\nprint")  # CodeT's own
+
+
+def gather(data: Path, out: Path, jobs: int, limit: int | None, uncut: bool) -> None:
+    published = candidates = data / "candidates" / "codet_humaneval_codegen16b.jsonl.gz"
     tests = data / "candidates" / "codet_humaneval_codegen16b_generated_tests.jsonl.gz"
-    command = rrk_command("execute", "-p", data / "problems" / "humaneval.jsonl.gz", "--evidence", tests, "-j", jobs)
-    command += [str(candidates), "-o", str(out), "--resume"] + (["--limit", str(100 * limit)] if limit else [])
-    done = subprocess.run(command, env=environment(), check=False)
+    execute = ("execute", "-p", data / "problems" / "humaneval.jsonl.gz", "-j", jobs, "--resume")
+    if limit:
+        execute += ("--limit", 100 * limit)
+    if not uncut:
+        cut, candidates = out.with_suffix(".cut.jsonl"), out.with_suffix(".judged.jsonl")
+        rrk("convert", *[part for stop in STOPS for part in ("--stop", stop)], published, "-o", cut)
+        rrk(*execute, cut, "-o", candidates)
+    rrk(*execute, "--evidence", tests, candidates, "-o", out)
+
+
+def rrk(*command: object) -> None:
+    done = subprocess.run(rrk_command(*map(str, command)), env=environment(), check=False)
     if done.returncode not in (0, 4):  # 4: no evidence for some rows, which then agree with nobody
         raise SystemExit(done.returncode)
 
@@ -52,9 +65,10 @@ def main() -> None:
     parser.add_argument("--evidence", type=Path, default=Path("codet_evidence.jsonl"))
     parser.add_argument("-j", "--jobs", type=int, default=2)
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--uncut", action="store_true")
     given = parser.parse_args()
     if not given.evidence.exists():
-        gather(given.data, given.evidence, given.jobs, given.limit)
+        gather(given.data, given.evidence, given.jobs, given.limit, given.uncut)
     problems = load(given.evidence)
     passed = [[bool(row["passed"]) for row in own] for own in problems]
 
