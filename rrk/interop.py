@@ -71,8 +71,9 @@ def lines(form: str, source: Iterable[dict[str, Any]], problems: Problems | None
 
 
 # What was found out about a text, which a shorter text must not inherit.
-FOUND_OUT = ("passed", "status", "reason", "integrity", "stdout", "stderr", "exit_code", "evidence", "score", "rank")
-FOUND_OUT += ("logprob", "tokens", "finish_reason")
+FOUND_OUT = frozenset(
+    "passed status reason integrity stdout stderr exit_code evidence score rank logprob tokens finish_reason".split()
+)
 
 
 def cut(
