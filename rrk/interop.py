@@ -72,17 +72,31 @@ def lines(form: str, source: Iterable[dict[str, Any]], problems: Problems | None
 
 # What was found out about a text, which a shorter text must not inherit.
 FOUND_OUT = frozenset(
-    "passed status reason integrity stdout stderr exit_code evidence score rank logprob tokens finish_reason".split()
+    [
+        "passed",
+        "status",
+        "reason",
+        "integrity",
+        "stdout",
+        "stderr",
+        "exit_code",
+        "evidence",
+        "score",
+        "rank",
+        "logprob",
+        "tokens",
+        "finish_reason",
+    ]
 )
 
 
 def cut(
-    source: Iterable[dict[str, Any]], stops: Sequence[str], problems: Problems | None = None
+    source: Iterable[dict[str, Any]], stops: Sequence[str], problems: Problems | None, count: Callable[[], None]
 ) -> Iterator[dict[str, Any]]:
     """Candidates ended before the first of `stops` and of their problem's stop tokens; whole programs stay as they are.
 
     What base models write behind the function they were asked for: Chen et al. 2021, section 3.1. A row that lost text
-    loses its verdict, scores and log-probability too.
+    loses its verdict, scores and log-probability too; `count` is called for each.
     """
     for row in source:
         text = rows.completion(row)
@@ -92,6 +106,7 @@ def cut(
         if end is None or rows.is_full(row):
             yield row
         else:
+            count()
             yield {k: v for k, v in row.items() if k not in FOUND_OUT} | {"completion": text[:end]}
 
 

@@ -50,6 +50,7 @@ def convert(
       rrk convert --to trl verdicts.jsonl > labelled.jsonl
       rrk convert --cut -p problems.jsonl raw.jsonl | rrk execute -p problems.jsonl | rrk eval
     """
+    import itertools
     import os
     import sys
 
@@ -76,8 +77,9 @@ def convert(
             p.task_id: p for p in (rows.problem(row, tests=target == "multipl-e") for row in jsonl.read([problems]))
         }
     stream = interop.read(source, given or [jsonl.STDIN], known)
+    shortened = itertools.count()
     if cut or stop:
-        stream = interop.cut(stream, options.texts(stop), known if cut else None)
+        stream = interop.cut(stream, options.texts(stop), known if cut else None, lambda: next(shortened))
     count = 0
     if output == "-":
         for row in interop.lines(target, stream, known):
@@ -90,4 +92,5 @@ def convert(
         except OSError as error:
             raise RrkError(f"-o {output}: {error.strerror or error}") from None
     if not quiet:
-        print(f"rrk convert: {count} rows, {source} to {target}", file=sys.stderr)
+        how = f", {next(shortened)} cut" if cut or stop else ""
+        print(f"rrk convert: {count} rows, {source} to {target}{how}", file=sys.stderr)
