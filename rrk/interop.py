@@ -91,7 +91,7 @@ FOUND_OUT = frozenset(
 
 
 def cut(
-    source: Iterable[dict[str, Any]], stops: Sequence[str], problems: Problems | None, count: Callable[[], None]
+    source: Iterable[dict[str, Any]], stops: Sequence[str], problems: Problems | None, count: Callable[[], object]
 ) -> Iterator[dict[str, Any]]:
     """Candidates ended before the first of `stops` and of their problem's stop tokens; whole programs stay as they are.
 
