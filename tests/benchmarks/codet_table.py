@@ -2,7 +2,7 @@
 
 python -m tests.benchmarks.codet_table SHARED/data [--evidence evidence.jsonl] [-j 2] [--limit PROBLEMS] [--uncut]
 
-The candidates are cut by CodeT's stop rules (`rrk convert --stop`), judged anew where that changed them, and given evidence
+The candidates are cut where something outside of the function begins (`rrk convert --stop`), judged anew where that changed them, and given evidence
 (`rrk execute --evidence`; what is there already is kept). Then every method on the same rows: pass rate of the best-ranked
 candidate (the expectation over ties), with a bootstrap interval over problems, and `fused`, cross-fitted over 5
 problem-disjoint folds and 3 fold seeds, against `codet`, paired. The verdicts are the labels; no method but the oracle sees
@@ -24,7 +24,9 @@ from tests.conftest import environment, rrk_command
 SEEDS = (0, 1, 2)
 
 
-STOPS = ("\\nclass", "\\ndef", "\\n#", "\\nif", "\\nprint")  # CodeT's own
+# CodeT's own, which these candidates have been cut by, and what else begins a statement outside of the function.
+STOPS = ("\\nclass", "\\ndef", "\\n#", "\\nif", "\\nprint")
+STOPS += ("\\nassert", "\\nimport", "\\nfrom", '\\n"""', "\\n'''", "\\n@")
 
 
 def gather(data: Path, out: Path, jobs: int, limit: int | None, uncut: bool) -> None:
