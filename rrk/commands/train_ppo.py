@@ -32,6 +32,10 @@ def train_ppo(
     advantage: Annotated[str, typer.Option(help="rloo (Ahmadian 2024) or gae (Schulman 2017).")] = "rloo",
     whiten: Annotated[bool, typer.Option(help="Whiten advantages over the rollout (Huang 2024).")] = True,
     kl: Annotated[float, typer.Option(help="beta: weight of the KL to the SFT model (Ziegler 2019).")] = 0.1,
+    ref_temperature: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Of the SFT model in the KL. Below --temperature PPO may sharpen. [default: --temperature]"),
+    ] = None,
     kl_estimator: Annotated[str, typer.Option(help="k1 (unbiased, may be negative) or k3 (Schulman 2020).")] = "k1",
     adaptive_kl: Annotated[
         Optional[float],  # noqa: UP045

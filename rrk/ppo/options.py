@@ -31,6 +31,7 @@ class PpoOptions:
     whiten: bool = True  # advantages, over the whole rollout; H24
     kl: float = 0.1  # beta; Z19 starts at .15, St20 .05
     kl_estimator: str = "k1"  # Z19
+    ref_temperature: float | None = None  # of the SFT model in the KL; None: that of the rollouts; ours
     adaptive_kl: float | None = None  # target KL a completion (Z19: 6); None: fixed
     kl_horizon: int = 10_000  # Z19
     target_kl: float | None = None  # stop the update's epochs when old|new KL a token exceeds this; S17's successors
@@ -65,6 +66,8 @@ class PpoOptions:
             raise UsageError("--advantage rloo compares samples of a prompt: give --samples 2 or more, or use gae")
         if self.temperature <= 0:
             raise UsageError("--temperature must be above 0: PPO learns from what varies")
+        if self.ref_temperature is not None and self.ref_temperature <= 0:
+            raise UsageError("--ref-temperature must be above 0")
         for name in (
             "updates",
             "prompts_per_update",

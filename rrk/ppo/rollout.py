@@ -101,11 +101,18 @@ def score(drawn: Sequence[Sequence[Drawn]], problems: Sequence[Problem], reward:
 
 @torch.no_grad()
 def annotate(
-    drawn: Sequence[Drawn], network: Policy, reference: Policy | None, temperature: float, budget: int, device
+    drawn: Sequence[Drawn],
+    network: Policy,
+    reference: Policy | None,
+    temperature: float,
+    ref_temperature: float,
+    budget: int,
+    device,
 ) -> None:
     """Old log-probabilities and values by the pass that trains (so ratios start at 1), and the reference's.
 
-    Identical completions of a prompt take one pass.
+    The reference below the policy's temperature is the SFT model sharpened: KL to it does not hold the policy to the SFT
+    model's noise. Identical completions of a prompt take one pass.
     """
     same: dict[tuple, list[Drawn]] = {}
     for d in drawn:
@@ -122,7 +129,7 @@ def annotate(
         else:
             with network.as_reference():
                 logits, _ = network(batch, values=False)
-        parts += [loss.token_logprobs(logits, batch.drawn, temperature), torch.zeros_like(parts[0])]
+        parts += [loss.token_logprobs(logits, batch.drawn, ref_temperature), torch.zeros_like(parts[0])]
         if values is not None:
             parts[2] = values
         for i, own in zip(group, torch.stack(parts).cpu().split(lengths, dim=1), strict=True):

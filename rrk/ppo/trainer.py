@@ -249,7 +249,8 @@ class Trainer:
             for d in group:
                 d.problem = chosen[k]
         with self.clock("annotate"):
-            annotate(drawn, self.network, self.reference, o.temperature, o.token_budget, self.device)
+            anchor = o.temperature if o.ref_temperature is None else o.ref_temperature
+            annotate(drawn, self.network, self.reference, o.temperature, anchor, o.token_budget, self.device)
         if world == 1:
             return drawn
         from accelerate.utils import gather_object

@@ -19,7 +19,7 @@ from rrk.errors import RrkError, Terminated, UsageError  # noqa: E402
 from rrk.ppo import checkpoint, loss  # noqa: E402
 from rrk.ppo.policy import Policy, collate, token_budget  # noqa: E402
 from rrk.ppo.probe import Probe  # noqa: E402
-from rrk.ppo.rollout import CacheSampler, Drawn, ScoreNormaliser, pick  # noqa: E402
+from rrk.ppo.rollout import CacheSampler, Drawn, ScoreNormaliser, annotate, pick  # noqa: E402
 from rrk.ppo.trainer import Trainer, train_ppo  # noqa: E402
 from tests.conftest import ROOT, environment, launched  # noqa: E402
 from tests.ppo.world import PROBLEMS, finish, make_model, options, reward, start  # noqa: E402
@@ -185,6 +185,18 @@ def test_cached_sampling_draws_what_full_passes_predict_whatever_the_batch(sft):
                 u = torch.rand((), generator=uniform).double() * cdf[-1]
                 assert token == int((cdf <= u).sum())
             assert (d.ids[-1] == 0) == (d.finish == "eos")
+
+
+def test_the_reference_may_be_sharper_than_the_rollouts(sft):
+    network, tokenizer = Policy.load(sft)
+    groups = CacheSampler(network, tokenizer, 1.0, 8)([p.prompt for p in PROBLEMS], [[1, 2]] * 4)
+    drawn = [d for group in groups for d in group]
+    annotate(drawn, network, network, 1.0, 0.5, 4096, torch.device("cpu"))
+    for d in drawn:
+        logits = network.model(torch.tensor([d.prompt + d.ids])).logits[0, len(d.prompt) - 1 : -1]
+        for found, sharpness in ((d.logprobs, 1), (d.reference, 2)):
+            want = (logits * sharpness).log_softmax(-1)[range(len(d.ids)), d.ids]
+            assert torch.allclose(found, want, atol=1e-4)
 
 
 def test_greedy_sampling_equals_generate_token_for_token(sft):
@@ -415,7 +427,10 @@ def test_old_log_probabilities_are_those_of_the_first_training_pass(sft, tmp_pat
     assert row["policy_loss"] == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("more", [{"advantage": "td"}, {"samples": 1}, {"temperature": 0.0}, {"kl_estimator": "k2"}])
+@pytest.mark.parametrize(
+    "more",
+    [{"advantage": "td"}, {"samples": 1}, {"temperature": 0.0}, {"kl_estimator": "k2"}, {"ref_temperature": 0.0}],
+)
 def test_contradictory_options_are_refused(more):
     with pytest.raises(UsageError):
         options(**more).check()
