@@ -2,7 +2,7 @@
 
 python -m tests.benchmarks.codet_table SHARED/data [--evidence evidence.jsonl] [-j 2] [--limit PROBLEMS] [--uncut]
 
-The candidates are cut where something outside of the function begins (`rrk convert --stop`), judged anew where that changed them, and given evidence
+The candidates are cut where something outside of the function begins (`rrk convert --stop`), judged, and given evidence
 (`rrk execute --evidence`; what is there already is kept). Then every method on the same rows: pass rate of the best-ranked
 candidate (the expectation over ties), with a bootstrap interval over problems, and `fused`, cross-fitted over 5
 problem-disjoint folds and 3 fold seeds, against `codet`, paired. The verdicts are the labels; no method but the oracle sees

@@ -1,9 +1,8 @@
 """Which pairs should the second reranker learn from? Mixes of `rrk mine` on the tiny loop, over seeds.
 
-    python -m tests.benchmarks.tiny_ppo -o DIR --seeds 0 1 2 --rounds 2
-    python -m tests.benchmarks.tiny_mixes -o DIR --seeds 0 1 2 [--only NAME ...]
+    python -m tests.benchmarks.tiny_mixes [--seeds 0 1 2] [--only NAME ...] [--run NAME]
 
-Goes on from tiny_ppo's folders: each mix takes the same executed samples of the policy, trains a reranker by the same number
+Goes on from `make iterate ROUND=1 RUN=NAME-SEED SEED=SEED` (made unless it is there): each mix takes the same executed samples of the policy, trains a reranker by the same number
 of steps, and ranks the same samples of the test problems. Prints ranked pass@1 a seed and its mean, within-problem AUC, and
 the paired difference to the loop's own mix (bootstrap over seeds x problems). A mix costs about a minute a seed; what is there
 already is kept.
@@ -14,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from pathlib import Path
 
 from rrk import jsonl, rows
 from rrk.evaluation.card import auc
@@ -25,39 +23,43 @@ from tests.benchmarks.tiny_ppo import Seed
 # Name -> flags of `rrk mine` (None: no pairs of the policy's samples), replay of round 0's pairs, what the reranker starts from.
 LOOP = "half hard, replay"
 MIXES: dict[str, tuple[tuple[str, ...] | None, bool, str]] = {
-    "old pairs only": (None, True, "reranker-0"),
-    "random": ((), False, "reranker-0"),
-    "random, replay": ((), True, "reranker-0"),
-    "half hard": (("--hard",), False, "reranker-0"),
-    LOOP: (("--hard",), True, "reranker-0"),
+    "old pairs only": (None, True, "0/reranker"),
+    "random": ((), False, "0/reranker"),
+    "random, replay": ((), True, "0/reranker"),
+    "half hard": (("--hard",), False, "0/reranker"),
+    LOOP: (("--hard",), True, "0/reranker"),
     "half hard, replay, from the SFT model": (("--hard",), True, "sft"),
-    "all hard, replay": (("--hard", "--hard-share", "1"), True, "reranker-0"),
-    "half hard, old positives only": (("--hard",), True, "reranker-0"),
+    "all hard, replay": (("--hard", "--hard-share", "1"), True, "0/reranker"),
+    "half hard, old positives only": (("--hard",), True, "0/reranker"),
 }
 
 
 def mixed(seed: Seed, name: str, samples: str) -> list[list[dict]]:
     """The seed's test samples as the mix's reranker ranks them, by problem."""
     flags, replay, base = MIXES[name]
-    folder = "mix " + name
-    pairs = [str(seed.at / "pairs-0.jsonl")] if replay else []
+    folder = "mixes/" + name
+    pairs = [str(seed.at / "0/pairs.jsonl")] if replay else []
     if flags is not None:
-        source = str(seed.at / "scored-1.jsonl")
+        source = str(seed.at / "1/scored.jsonl")
         if "old positives" in name:
             source = old_positives(seed)
         pairs.append(seed.rrk(f"{folder}.pairs.jsonl", "mine", source, *flags, "--round", "1"))
-    reranker = seed.rrk(folder, "train-reranker", *pairs, "-m", str(seed.at / base), "--seed", seed.seed, "--resume")
+    reranker = seed.rrk(
+        folder, "train-reranker", *pairs, "-m", str(seed.at / base), "--seed", str(seed.seed), "--resume"
+    )
     return by_problem(seed.rrk(f"{folder}.test.jsonl", "rerank", samples, "-m", reranker))
 
 
 def old_positives(seed: Seed) -> str:
     """The policy's failing programs beside the SFT model's passing ones, scored: without new verified positives."""
-    target = seed.at / "scored-old-positives.jsonl"
+    target = seed.at / "mixes/old-positives.jsonl"
     if not target.exists():
-        old = seed.rrk("scored-0.jsonl", "rerank", str(seed.at / "train-0.jsonl"), "-m", str(seed.at / "reranker-0"))
+        old = seed.rrk(
+            "mixes/scored.jsonl", "rerank", str(seed.at / "0/verdicts.jsonl"), "-m", str(seed.at / "0/reranker")
+        )
         chosen = {p[0]["task_id"]: [r for r in p if r["passed"]] for p in by_problem(old)}
         with open(target, "w") as out:
-            for own in by_problem(str(seed.at / "scored-1.jsonl")):
+            for own in by_problem(str(seed.at / "1/scored.jsonl")):
                 kept = chosen.get(own[0]["task_id"], []) + [row for row in own if row["passed"] is False]
                 out.writelines(json.dumps(row | {"completion_id": i}) + "\n" for i, row in enumerate(kept))
     return str(target)
@@ -72,16 +74,19 @@ def by_problem(path: str) -> list[list[dict]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--run", default="ppo", help="folders are runs/RUN-SEED")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=list(MIXES), default=list(MIXES))
     args = parser.parse_args()
     tops: dict[str, list[list[float]]] = {}
     aucs: dict[str, list[float]] = {}
     for number in args.seeds:
-        seed = Seed(args.output / f"seed-{number}", number, 16, [])
+        seed = Seed(args.run, number)
+        if not (seed.at / "1/report.json").exists():
+            seed.iterate(1)
+        (seed.at / "mixes").mkdir(exist_ok=True)
         for name in args.only:
-            ranked = mixed(seed, name, str(seed.at / "test-policy-0.jsonl"))
+            ranked = mixed(seed, name, str(seed.at / "1/test-verdicts.jsonl"))
             scores = [[row["score"] for row in own] for own in ranked]
             labels = [[bool(row["passed"]) for row in own] for own in ranked]
             tops.setdefault(name, []).append([ranked_pass_at_1(s, p) for s, p in zip(scores, labels, strict=True)])

@@ -1,12 +1,12 @@
-"""The tiny loop's PPO figures: what PPO against a reranker gains on held-out problems, and what too much of it costs.
+"""The tiny loop over seeds: what PPO against a reranker gains on held-out problems, and what too much of it costs.
 
-python -m tests.benchmarks.tiny_ppo -o DIR [--seeds 0 1 2 3 4] [--rounds 1|2] [--long 0] [--samples 16] [-- TRAIN-PPO FLAGS]
+    python -m tests.benchmarks.tiny_ppo [--seeds 0 1 2 3 4] [--rounds 2] [--long 60] [--run NAME]
 
-A seed: the tiny world, `rrk train-sft`, a reranker from executed samples of it, `rrk train-ppo` with the probe, and executed
-samples of test problems from the SFT model and the policy. --rounds 2: the reranker retrained on executed samples of the
-policy, and PPO from the SFT model against it. --long N: N updates against the first reranker, once with the probe and once
-without, which ends with the last weights of the same run. What is there already is kept, so a stopped run goes on.
-Prints pass@1 per seed, means, and 95 % intervals over seeds (Student's t). Its files serve `rrk eval` and `rrk show` too.
+A seed is `make iterate ROUND=2 RUN=NAME-SEED SEED=SEED`, twice as long as the README's: round 1 is PPO against the first
+reranker, round 2 PPO from the SFT model against the one retrained on executed samples of round 1's policy. --long N: N updates
+against the first reranker, once with the probe, which keeps the best, and once without, which ends with the last weights of the
+same run. What is there already is kept, so a stopped run goes on. Prints each figure a seed, its mean, and a 95 % interval
+over seeds (Student's t).
 """
 
 from __future__ import annotations
@@ -21,102 +21,69 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-T = {
-    1: 12.71,
-    2: 4.30,
-    3: 3.18,
-    4: 2.78,
-    5: 2.57,
-    6: 2.45,
-    7: 2.36,
-    8: 2.31,
-    9: 2.26,
-}  # .975 quantile, by degrees of freedom
+# Student's t, .975 quantile, by degrees of freedom
+T = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}
 
 
 class Seed:
-    """One seed's folder and the commands that fill it."""
+    """One seed's run of the loop, and more commands on its folder."""
 
-    def __init__(self, folder: Path, seed: int, samples: int, ppo: list[str]):
-        self.at, self.seed, self.samples, self.ppo = folder, str(seed), str(samples), ppo
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, run: str, seed: int):
+        self.run, self.seed = f"{run}-{seed}", seed
+        self.at = ROOT / "runs" / self.run
 
-    def run(self, target: str, *command: str) -> str:
-        """Make `target` unless it is there; the command goes to its log."""
-        path = self.at / target
-        whole = path.exists() if "." in target else (path / "rrk.json").exists() or (path / "config.json").exists()
-        if not whole:
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            with open(self.at / "log.txt", "a") as log:
-                done = subprocess.run(
-                    [sys.executable, *command], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
-                )
-            if done.returncode:
-                raise SystemExit(f"{' '.join(command)}: exit {done.returncode}, see {self.at}/log.txt")
-        return str(path)
+    def iterate(self, rounds: int) -> None:
+        """The loop itself."""
+        self._call(["make", "iterate", f"ROUND={rounds}", f"RUN={self.run}", f"SEED={self.seed}"], {})
 
     def rrk(self, target: str, *command: str) -> str:
-        return self.run(
-            target, "-m", "rrk", "--config", "examples/tiny/rrk.toml", *command, "-o", str(self.at / target)
-        )
+        """Make a file (`target` has a suffix) or a folder by `rrk COMMAND -o TARGET`, unless it is there; its path."""
+        path = self.at / target
+        if not (path.exists() if path.suffix else (path / "rrk.json").exists()):
+            config = ["--config", "examples/tiny/rrk.toml"]
+            self._call([sys.executable, "-m", "rrk", *config, *command, "-o", str(path)], {"OMP_NUM_THREADS": "1"})
+        return str(path)
 
-    def world(self) -> None:
-        self.run("data/test.jsonl", "examples/tiny/world.py", "-o", str(self.at / "data"), "--seed", self.seed)
+    def _call(self, command: list[str], more: dict[str, str]) -> None:
+        self.at.mkdir(parents=True, exist_ok=True)
+        with open(self.at / "log.txt", "a") as log:
+            done = subprocess.run(command, cwd=ROOT, env={**os.environ, **more}, stdout=log, stderr=subprocess.STDOUT)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)}: exit {done.returncode}, see {self.at}/log.txt")
 
-    def data(self, name: str) -> str:
-        return str(self.at / "data" / name)
+    def rate(self, verdicts: str) -> float:
+        """pass@1 of executed samples, as many of each problem."""
+        return statistics.mean(bool(json.loads(line)["passed"]) for line in open(self.at / verdicts))
 
-    def executed(self, name: str, problems: str, model: str, *more: str) -> str:
-        """Samples of a model, executed."""
-        drawn = self.rrk(f"{name}.samples.jsonl", "sample", problems, "-m", model, "--seed", self.seed, *more)
-        return self.rrk(f"{name}.jsonl", "execute", drawn, "-p", problems)
-
-    def rate(self, name: str, model: str, *more: str) -> float:
-        """pass@1 on the test problems."""
-        path = self.executed(f"test-{name}", self.data("test.jsonl"), model, *(more or ("-n", self.samples)))
-        return statistics.mean(bool(json.loads(line)["passed"]) for line in open(path))
-
-    def policy(self, name: str, reranker: str, *more: str, probe: bool = True) -> str:
-        """PPO from the SFT model."""
-        watch = ("--probe", self.data("dev.jsonl")) if probe else ()
-        return self.rrk(
-            name, "train-ppo", self.data("train.jsonl"), "-m", str(self.at / "sft"), "--reranker", reranker, *watch,
-            "--seed", self.seed, "--resume", *self.ppo, *more,
+    def long(self, name: str, updates: int, *more: str) -> float:
+        """pass@1 on the test problems of a policy that was trained so long against the first reranker."""
+        policy = self.rrk(
+            name, "train-ppo", str(self.at / "data/train.jsonl"), "-m", str(self.at / "sft"), "--reranker",
+            str(self.at / "0/reranker"), "--seed", str(self.seed), "--updates", str(updates), "--resume", *more,
         )  # fmt: skip
+        problems = str(self.at / "data/test.jsonl")
+        drawn = self.rrk(f"{name}.samples.jsonl", "sample", problems, "-m", policy, "-n", "16")
+        return self.rate(self.rrk(f"{name}.jsonl", "execute", drawn, "-p", problems))
 
 
 def one(seed: Seed, rounds: int, long: int) -> dict[str, float]:
     """Every figure of a seed."""
-    seed.world()
-    sft = seed.rrk("sft", "train-sft", seed.data("sft.jsonl"), "-m", seed.data("base"), "--seed", seed.seed)
-    found = {"SFT": seed.rate("sft", sft), "SFT greedy": seed.rate("sft-greedy", sft, "-n", "1", "--temperature", "0")}
-    reranker, pairs, policy = str(seed.at / "reranker-0"), [], sft
-    for number in range(rounds):
-        drawn = seed.executed(f"train-{number}", seed.data("train.jsonl"), policy, "-n", "8")
-        hard: tuple[str, ...] = ()
-        if number:
-            drawn = seed.rrk(f"scored-{number}.jsonl", "rerank", drawn, "-m", reranker)
-            hard = ("--hard",)
-        # Whatever is there already: a run that goes on must not lose the first round's pairs.
-        pairs.append(seed.rrk(f"pairs-{number}.jsonl", "mine", drawn, "--round", str(number), *hard))
-        base = reranker if number else sft
-        reranker = seed.rrk(f"reranker-{number}", "train-reranker", *pairs, "-m", base, "--seed", seed.seed, "--resume")
-        policy = seed.policy(f"policy-{number}", reranker)
-        name = f"PPO against reranker {number}"
-        found[name] = seed.rate(f"policy-{number}", policy)
-        found[f"{name}, greedy"] = seed.rate(f"policy-{number}-greedy", policy, "-n", "1", "--temperature", "0")
-        log = [json.loads(line) for line in open(Path(policy) / "log.jsonl")]
+    seed.iterate(rounds)
+    found = {"SFT": seed.rate("0/test-verdicts.jsonl"), "SFT, greedy": seed.rate("0/greedy.jsonl")}
+    for number in range(1, rounds + 1):
+        log = [json.loads(line) for line in open(seed.at / str(number) / "policy/log.jsonl")]
+        name = f"PPO against reranker {number - 1}"
+        found[name] = seed.rate(f"{number}/test-verdicts.jsonl")
+        found[f"{name}, greedy"] = seed.rate(f"{number}/greedy.jsonl")
         found[f"{name}, KL at the end (nats a program)"] = log[-1]["kl"]
-        found[f"{name}, seconds an update"] = statistics.mean(
-            r["seconds"]["total"] - r["seconds"].get("probe", 0) for r in log if r["update"]
-        )
+        seconds = [r["seconds"]["total"] - r["seconds"].get("probe", 0) for r in log if r["update"]]
+        found[f"{name}, seconds an update"] = statistics.mean(seconds)
         print(f"  seed {seed.seed} {name}: " + curve(log), flush=True)
     if long:
-        first, name = str(seed.at / "reranker-0"), f"{long} updates against reranker 0"
-        best = seed.policy("policy-long", first, "--updates", str(long))
-        last = seed.policy("policy-long-last", first, "--updates", str(long), probe=False)
-        found[f"{name}, kept"], found[f"{name}, last"] = seed.rate("long", best), seed.rate("long-last", last)
-        log = [json.loads(line) for line in open(Path(best) / "log.jsonl")]
+        name = f"{long} updates against reranker 0"
+        found[f"{name}, kept"] = seed.long("long", long, "--probe", str(seed.at / "data/dev.jsonl"))
+        found[f"{name}, last"] = seed.long("long-last", long)
+        log = [json.loads(line) for line in open(seed.at / "long/log.jsonl")]
         print(f"  seed {seed.seed} {name}: " + curve(log), flush=True)
     return found
 
@@ -132,18 +99,16 @@ def curve(log: list[dict]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--run", default="ppo", help="folders are runs/RUN-SEED")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--long", type=int, default=0)
-    parser.add_argument("--samples", type=int, default=16)
-    parser.add_argument("ppo", nargs="*", metavar="-- FLAGS", help="more flags of train-ppo")
     args = parser.parse_args()
     every = []
-    for seed in args.seeds:
-        found = one(Seed(args.output / f"seed-{seed}", seed, args.samples, args.ppo), args.rounds, args.long)
+    for number in args.seeds:
+        found = one(Seed(args.run, number), args.rounds, args.long)
         every.append(found)
-        print(f"seed {seed}: " + ", ".join(f"{k} {v:.3f}" for k, v in found.items()), flush=True)
+        print(f"seed {number}: " + ", ".join(f"{k} {v:.3f}" for k, v in found.items()), flush=True)
     n = len(every)
     for name in every[0]:
         values = [found[name] for found in every]
