@@ -24,7 +24,7 @@ from rrk.errors import RrkError
 from rrk.sandbox import recipes
 from rrk.sandbox.box import Box, Limits, Outcome, RunSpec
 from rrk.sandbox.recipes import Plan, Unfit
-from rrk.sandbox.toolchains import Batch, Toolchain, all_there
+from rrk.sandbox.toolchain import Batch, Toolchain, all_there
 from rrk.sandbox.verdict import Job, Verdict, verdict
 
 NewBox = Callable[[], AbstractContextManager[Box]]

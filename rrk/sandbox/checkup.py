@@ -17,7 +17,7 @@ from rrk.sandbox import toolchains
 from rrk.sandbox.judge import Judge
 from rrk.sandbox.lane import Lane
 from rrk.sandbox.lane import probe as try_layers
-from rrk.sandbox.toolchains import Toolchain
+from rrk.sandbox.toolchain import Toolchain
 from rrk.sandbox.verdict import TIMEOUT, Job
 
 PASS, CAUTION, FAIL = "PASS", "CAUTION", "FAIL"

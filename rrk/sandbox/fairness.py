@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from rrk.sandbox import calibration
 from rrk.sandbox.lane import PYTHON
-from rrk.sandbox.toolchains import Toolchain
+from rrk.sandbox.toolchain import Toolchain
 from rrk.sandbox.verdict import Job, Verdict
 
 FACTOR = 4.0  # times the CPU time of the problem's own solution

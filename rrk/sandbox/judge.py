@@ -33,7 +33,7 @@ from rrk.sandbox.cache import Cache, rules
 from rrk.sandbox.fairness import Fairness
 from rrk.sandbox.fleet import Fleet, Slot
 from rrk.sandbox.lane import Lane
-from rrk.sandbox.toolchains import Toolchain
+from rrk.sandbox.toolchain import Toolchain
 from rrk.sandbox.verdict import (
     MEMORY_LIMIT,
     NO_TOOLCHAIN,

@@ -27,6 +27,7 @@ import types
 from typing import Any, NoReturn
 
 from rrk.sandbox import codec
+from rrk.sandbox.lane_asserts import split_assert
 
 _FRAME = struct.Struct("<I")
 _exit, _write, _read, _getpid = os._exit, os.write, os.read, os.getpid
@@ -295,7 +296,7 @@ class _Server:
             share = 1.0 if lates < 3 else 0.1 if lates < 20 else 0.01
             signal.setitimer(signal.ITIMER_VIRTUAL, wanted["each_s"] * share)
             try:
-                subject, whole = _split_assert(text, wanted["entry"])
+                subject, whole = split_assert(text, wanted["entry"])
                 if subject is not None:
                     value = eval(subject, self.space)
                     digest = (
@@ -310,31 +311,6 @@ class _Server:
                 signal.setitimer(signal.ITIMER_VIRTUAL, 0)
             self.dialog.say(b"v", (b"2" if lates > before else passed) + digest)
         return b"d", b""
-
-
-def _split_assert(text: str, entry: str | None) -> tuple[Any, Any]:
-    """Code of the call that an assert is about, and of the assert with that call's value in its place."""
-    tree = ast.parse(text, "<assert>")
-    finder = _Subject(entry)
-    tree = finder.visit(tree)
-    whole = _compile(ast.fix_missing_locations(tree), "<assert>", "exec")
-    if finder.found is None:
-        return None, whole
-    return _compile(ast.Expression(finder.found), "<assert>", "eval"), whole
-
-
-class _Subject(ast.NodeTransformer):
-    """Puts a name in the place of the first call of the function under test (of any, if that is not known)."""
-
-    def __init__(self, entry: str | None):
-        self.entry = entry
-        self.found: ast.Call | None = None
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        if self.found is None and (self.entry is None or getattr(node.func, "id", None) == self.entry):
-            self.found = node
-            return ast.copy_location(ast.Name("__rrk_value__", ast.Load()), node)
-        return self.generic_visit(node)
 
 
 def mutable(args: Any) -> bool:

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from rrk.sandbox.box import PROOF_FD, Box, Limits, Outcome, RunSpec
-from rrk.sandbox.toolchains import PLACEHOLDER, Mode, Step, Toolchain
+from rrk.sandbox.toolchain import PLACEHOLDER, Mode, Step, Toolchain
 from rrk.sandbox.verdict import (
     EXCEPTION,
     MEMORY_LIMIT,

@@ -9,6 +9,7 @@ import pytest
 
 from rrk.sandbox import recipes, toolchains
 from rrk.sandbox.box import Outcome, RunSpec
+from rrk.sandbox.toolchain import Toolchain
 from rrk.sandbox.verdict import Job
 from tests.languages import known
 from tests.languages.plainbox import PlainBox
@@ -17,7 +18,7 @@ ALL = {code: t for code, t in toolchains.all().items() if t.judge == "recipe"}
 CASES = [pytest.param(code, test, id=f"{code}-{test.name}") for code, t in ALL.items() for test in t.selftests]
 
 
-def usable(code: str) -> toolchains.Toolchain:
+def usable(code: str) -> Toolchain:
     toolchain = ALL[code]
     if lacking := toolchain.missing():
         pytest.skip(f"{code}: {'; '.join(lacking)}")
