@@ -1,13 +1,14 @@
 """rrk's PPO beside TRL 1.12's PPOTrainer (the last there is): same SFT model, reranker, samples an update, one thread each.
 
 python -m tests.benchmarks.ppo_trl --trl-python VENV/bin/python --world DIR --sft DIR --reranker DIR -o DIR
-    [--updates 10] [--every 5] [--seeds 0] [--trl-lr 2e-4] [--test-samples 8]
+    [--updates 20] [--every 5] [--seeds 0] [--trl-lr 2e-4] [--ref-temperature .7] [--test-samples 8]
 
 VENV:  python3 -m venv VENV && VENV/bin/pip install torch 'trl==1.12.*'
 DIRs:  the tiny world (examples/tiny/world.py) and `make iterate`'s SFT model and first reranker.
 
 Both trainers run at the same time, so what else the machine does hits both. Each draws 256 programs an update, 2 epochs,
-minibatches of 64, clip .2, the same rates. TRL draws one program of each of 256 prompts, ours 8 of each of 32. TRL's scores
+minibatches of 64, clip .2, the same rates. TRL draws one program of each of 256 prompts, ours 16 of each of 16 and
+its KL is to the SFT model at temperature .7 (examples/tiny/rrk.toml; --ref-temperature 1: as TRL). TRL's scores
 are not normalised: its KL weight and missing-EOS penalty are multiplied by the deviation of the SFT model's scores, so that
 both weigh score and KL alike. TRL's critic starts from the reranker, as its examples do. CPU seconds are those of training:
 imports, loading and saving excluded. Policies are then measured alike: `--test-samples` programs of each test problem at
@@ -26,7 +27,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
-PROMPTS, SAMPLES, MINIBATCH, EPOCHS, TOKENS, KL, PENALTY, LR = 32, 8, 64, 2, 64, 0.1, 3.0, 2e-4
+PROMPTS, SAMPLES, MINIBATCH, EPOCHS, TOKENS, KL, PENALTY, LR = 16, 16, 64, 2, 64, 0.1, 3.0, 2e-4
 
 
 def problems(path: Path):
@@ -55,6 +56,7 @@ def ours(given: dict) -> None:
     chosen = PpoOptions(
         updates=given["updates"], prompts_per_update=PROMPTS, samples=SAMPLES, epochs=EPOCHS, minibatch=MINIBATCH, lr=LR,
         kl=KL, missing_eos_penalty=PENALTY, max_tokens=TOKENS, bf16=True, token_budget=2048, seed=given["seed"],
+        ref_temperature=given["ref_temperature"],
     )  # fmt: skip
     run = Trainer(problems(Path(given["data"])), given["sft"], rewarder(given["reranker"]), out, chosen, None, {})
     spent = 0.0
@@ -107,17 +109,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("trl-python", "world", "sft", "reranker", "output"):
         parser.add_argument(*(["-o"] if name == "output" else []), f"--{name}", required=True)
-    parser.add_argument("--updates", type=int, default=10)
+    parser.add_argument("--updates", type=int, default=20)
     parser.add_argument("--every", type=int, default=5)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--trl-lr", type=float, default=LR)
+    parser.add_argument("--ref-temperature", type=float, default=0.7)
     parser.add_argument("--test-samples", type=int, default=8)
     args = parser.parse_args()
     from rrk.sandbox import Judge
 
     common = {
         "data": f"{args.world}/train.jsonl", "sft": args.sft, "reranker": args.reranker, "updates": args.updates,
-        "every": args.every,
+        "every": args.every, "ref_temperature": args.ref_temperature,
     }  # fmt: skip
     scale = deviation(common)
     print(f"deviation of the SFT model's scores: {scale:.2f}")
