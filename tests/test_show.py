@@ -252,3 +252,10 @@ def test_visible_keeps_text_and_spells_out_control():
     assert terminal.visible("x\x1b\x00\x85\u2028") == "x\\x1b\\x00\\x85\\u2028"
     assert terminal.one_line("a\nb", 0) == "a\\nb"
     assert terminal.one_line("abcdefgh", 6) == "abc..."
+
+
+def test_of_equal_scores_the_better_rank_comes_first():
+    from rrk.evaluation import browse
+
+    rows = [{"score": 1.0, "rank": 3}, {"score": 2.0, "rank": 2}, {"score": 2.0, "rank": 1}, {"passed": True}]
+    assert [row.get("rank") for row in browse.ranked(rows)] == [1, 2, 3, None]

@@ -7,6 +7,7 @@ for row in ranked(problems.groups["py", "HumanEval/3"]): headline("HumanEval/3",
 from __future__ import annotations
 
 import difflib
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,13 +82,13 @@ def number(row: Mapping[str, Any]) -> Any:
 
 
 def ranked(group: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The best-scored first; the order of the input among equals and without scores."""
-    return sorted(group, key=lambda row: -_score(row))
+    """The best-scored first, of equals the better rank; the order of the input without scores and ranks."""
+    return sorted(group, key=lambda row: (-_number(row, "score", -math.inf), _number(row, "rank", math.inf)))
 
 
-def _score(row: Mapping[str, Any]) -> float:
-    score = row.get("score")
-    return float(score) if isinstance(score, (int, float)) and score == score else float("-inf")
+def _number(row: Mapping[str, Any], field: str, otherwise: float) -> float:
+    value = row.get(field)
+    return float(value) if isinstance(value, (int, float)) and value == value else otherwise
 
 
 def common_prompt(group: Sequence[Mapping[str, Any]]) -> str | None:
@@ -131,8 +132,8 @@ def overview(group: Sequence[Mapping[str, Any]]) -> list[str]:
     scored = [row for row in judged if isinstance(row.get("score"), (int, float))]
     best = "-"
     if scored:
-        top = max(_score(row) for row in scored)
-        tied = [bool(row["passed"]) for row in scored if _score(row) == top]
+        top = max(row["score"] for row in scored)
+        tied = [bool(row["passed"]) for row in scored if row["score"] == top]
         best = "passed" if all(tied) else "failed" if not any(tied) else f"{sum(tied)} of {len(tied)} tied passed"
     statuses = Counter(str(row["status"]) for row in group if row.get("status"))
     return [count, best, " ".join(f"{name}:{n}" for name, n in statuses.most_common())]
