@@ -70,24 +70,10 @@ def lines(form: str, source: Iterable[dict[str, Any]], problems: Problems | None
     return map(turn[form], source)
 
 
-# What was found out about a text, which a shorter text must not inherit.
-FOUND_OUT = frozenset(
-    [
-        "passed",
-        "status",
-        "reason",
-        "integrity",
-        "stdout",
-        "stderr",
-        "exit_code",
-        "evidence",
-        "score",
-        "rank",
-        "logprob",
-        "tokens",
-        "finish_reason",
-    ]
-)
+# What stages found out about a text, which a shorter text must not inherit: of sample, execute, and rerank.
+FOUND_OUT = {"logprob", "tokens", "finish_reason", "evidence", "score", "rank", "confidence"}
+FOUND_OUT |= {"passed", "status", "reason", "integrity", "stdout", "stderr", "exit_code"}
+FOUND_OUT |= {"time", "time_wall", "max_rss", "sandbox"}
 
 
 def cut(

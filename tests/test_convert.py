@@ -227,13 +227,14 @@ def test_a_pair_of_real_tools_agrees(rrk, shared, tmp_path):
 
 def test_programs_end_at_stop_tokens_and_lose_what_is_known_of_the_longer_text(rrk, folder):
     before = rows()
+    before[0] |= {"time": 0.1, "sandbox": "jail", "confidence": 0.5, "logprob": -1.0}
     before[0]["completion"] += "\ndef more():\n    pass"
     before[1]["completion"] += "\n# END"
     before[2] |= {"completion": "def f1():\n    return 1\ndef g(): pass", "completion_kind": "full"}
     jsonl.write(folder / "rows.jsonl", before)
     by_problem = read(ok(rrk("convert", "--cut", "-p", "problems.jsonl", "rows.jsonl")).stdout)
     assert by_problem[0]["completion"] == "    return 0"
-    assert not by_problem[0].keys() & {"passed", "status", "exit_code"}
+    assert not by_problem[0].keys() & {"passed", "status", "exit_code", "time", "sandbox", "confidence", "logprob"}
     assert by_problem[1:] == before[1:], "whole programs too"
     named = read(ok(rrk("convert", "--stop", "\\n#", "rows.jsonl")).stdout)
     assert named[1]["completion"] == "    return 1"
