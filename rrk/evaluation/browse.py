@@ -83,10 +83,10 @@ def number(row: Mapping[str, Any]) -> Any:
 
 def ranked(group: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The best-scored first, of equals the better rank; the order of the input without scores and ranks."""
-    return sorted(group, key=lambda row: (-_number(row, "score", -math.inf), _number(row, "rank", math.inf)))
+    return sorted(group, key=lambda row: (-_value(row, "score", -math.inf), _value(row, "rank", math.inf)))
 
 
-def _number(row: Mapping[str, Any], field: str, otherwise: float) -> float:
+def _value(row: Mapping[str, Any], field: str, otherwise: float) -> float:
     value = row.get(field)
     return float(value) if isinstance(value, (int, float)) and value == value else otherwise
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from dataclasses import dataclass
 
 from rrk import jsonl, rows
 from rrk.evaluation.card import auc
@@ -20,33 +21,40 @@ from rrk.evaluation.estimators import ranked_pass_at_1
 from rrk.evaluation.statistics import compare
 from tests.benchmarks.tiny_ppo import Seed
 
-# Name -> flags of `rrk mine` (None: no pairs of the policy's samples), replay of round 0's pairs, what the reranker starts from.
+
+@dataclass(frozen=True)
+class Mix:
+    """What a second reranker learns from, and what it starts from."""
+
+    flags: tuple[str, ...] | None = ()  # of `rrk mine` on the policy's samples; None: no pairs of these
+    replay: bool = True  # round 0's pairs too
+    old_positives: bool = False  # the policy's failing programs against the SFT model's passing ones
+    base: str = "0/reranker"
+
+
+HARD = ("--hard",)
 LOOP = "half hard, replay"
-MIXES: dict[str, tuple[tuple[str, ...] | None, bool, str]] = {
-    "old pairs only": (None, True, "0/reranker"),
-    "random": ((), False, "0/reranker"),
-    "random, replay": ((), True, "0/reranker"),
-    "half hard": (("--hard",), False, "0/reranker"),
-    LOOP: (("--hard",), True, "0/reranker"),
-    "half hard, replay, from the SFT model": (("--hard",), True, "sft"),
-    "all hard, replay": (("--hard", "--hard-share", "1"), True, "0/reranker"),
-    "half hard, old positives only": (("--hard",), True, "0/reranker"),
+MIXES = {
+    "old pairs only": Mix(None),
+    "random": Mix(replay=False),
+    "random, replay": Mix(),
+    "half hard": Mix(HARD, replay=False),
+    LOOP: Mix(HARD),
+    "half hard, replay, from the SFT model": Mix(HARD, base="sft"),
+    "all hard, replay": Mix((*HARD, "--hard-share", "1")),
+    "half hard, old positives only": Mix(HARD, old_positives=True),
 }
 
 
 def mixed(seed: Seed, name: str, samples: str) -> list[list[dict]]:
     """The seed's test samples as the mix's reranker ranks them, by problem."""
-    flags, replay, base = MIXES[name]
-    folder = "mixes/" + name
-    pairs = [str(seed.at / "0/pairs.jsonl")] if replay else []
-    if flags is not None:
-        source = str(seed.at / "1/scored.jsonl")
-        if "old positives" in name:
-            source = old_positives(seed)
-        pairs.append(seed.rrk(f"{folder}.pairs.jsonl", "mine", source, *flags, "--round", "1"))
-    reranker = seed.rrk(
-        folder, "train-reranker", *pairs, "-m", str(seed.at / base), "--seed", str(seed.seed), "--resume"
-    )
+    mix, folder = MIXES[name], "mixes/" + name
+    pairs = [str(seed.at / "0/pairs.jsonl")] if mix.replay else []
+    if mix.flags is not None:
+        source = old_positives(seed) if mix.old_positives else str(seed.at / "1/scored.jsonl")
+        pairs.append(seed.rrk(f"{folder}.pairs.jsonl", "mine", source, *mix.flags, "--round", "1"))
+    base = str(seed.at / mix.base)
+    reranker = seed.rrk(folder, "train-reranker", *pairs, "-m", base, "--seed", str(seed.seed), "--resume")
     return by_problem(seed.rrk(f"{folder}.test.jsonl", "rerank", samples, "-m", reranker))
 
 
