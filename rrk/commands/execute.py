@@ -63,7 +63,13 @@ def execute(
         ),
     ] = None,
     each_timeout: Annotated[
-        float, typer.Option("--each-timeout", metavar="S", min=0.01, help="CPU seconds a generated test may take.")
+        float,
+        typer.Option(
+            "--each-timeout",
+            metavar="S",
+            min=0.01,
+            help="CPU seconds a generated test may take; a tenth once 3 ran out on a program, a hundredth once 20 did.",
+        ),
     ] = 1.0,
     sandboxes: Annotated[
         Optional[list[str]],  # noqa: UP045

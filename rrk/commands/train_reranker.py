@@ -37,7 +37,9 @@ def train_reranker(
     ] = None,
     steps: Annotated[Optional[int], typer.Option(min=1, help="Optimiser steps; wins over --epochs.")] = None,  # noqa: UP045
     epochs: Annotated[float, typer.Option(help="Passes over the pairs.")] = 1.0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Groups of pairs a step, each of one problem.")] = 16,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Groups of pairs a step of all processes, each of one problem.")
+    ] = 16,
     micro_batch: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Groups at a time, if memory is short; the step stays --batch-size."),

@@ -21,7 +21,7 @@ def train_sft(
     output: shared.Folder,
     steps: Annotated[Optional[int], typer.Option(min=1, help="Optimiser steps; wins over --epochs.")] = None,  # noqa: UP045
     epochs: Annotated[float, typer.Option(help="Passes over the rows.")] = 1.0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Solutions a step.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Solutions a step of all processes.")] = 32,
     micro_batch: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Solutions at a time, if memory is short; the step stays --batch-size."),
