@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,10 @@ SHARED = Path(os.environ.get("RRK_SHARED", ROOT.parent / "shared"))
 def rrk_command(*args: str) -> list[str]:
     """`rrk ARGS` by the interpreter that runs the tests."""
     return [sys.executable, "-m", "rrk", *map(str, args)]
+
+
+# A shell's background job ignores Ctrl-C, and so would every child that a test sends one to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def environment(**more: str) -> dict[str, str]:
