@@ -1,15 +1,18 @@
-"""An assert that a model wrote, in two: the call it is about, whose value is kept, and the assert over that value.
+"""Asserts: one that a model wrote, in two (the call it is about, whose value is kept, and the assert over that value); and
+the line of the tests that failed.
 
     subject, whole = split_assert("assert f(1) == 2", "f")      # code objects; subject None if no such call is in it
     space["__rrk_value__"] = eval(subject, space)
     exec(whole, space)
+    failure(error, tests.splitlines())      # '  File "<tests>", line 3\n    assert f(1) == 2\nAssertionError'
 
-Runs in the candidate's process, as lane_python.py does.
+The first runs in the candidate's process, as lane_python.py does.
 """
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from typing import Any
 
 _compile = compile  # before the program can put another in its place
@@ -24,6 +27,21 @@ def split_assert(text: str, entry: str | None) -> tuple[Any, Any]:
     if finder.found is None:
         return None, whole
     return _compile(ast.Expression(finder.found), "<assert>", "eval"), whole
+
+
+def failure(error: BaseException, lines: Sequence[str]) -> str:
+    """What is told of an exception that the tests ended by. traceback's own way costs more than most candidates."""
+    line = ""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == "<tests>" and 0 < trace.tb_lineno <= len(lines):
+            line = f'  File "<tests>", line {trace.tb_lineno}\n    {lines[trace.tb_lineno - 1].strip()}\n'
+        trace = trace.tb_next
+    try:
+        said = str(error)[:1000]
+    except Exception:
+        said = ""
+    return line + type(error).__name__ + (f": {said}" if said else "")
 
 
 class _Subject(ast.NodeTransformer):

@@ -19,6 +19,7 @@ from typing import Any
 from rrk.sandbox import jail, lane_python, wire
 from rrk.sandbox.box import PROOF_FD, Limits
 from rrk.sandbox.cgroups import Group
+from rrk.sandbox.lane_core import Core
 from rrk.sandbox.lane_watch import accurate, reap, sweep, usage
 
 TICK = 0.04  # seconds between two looks at memory, output and CPU time
@@ -37,6 +38,7 @@ class Cell:
         self.size = 0  # of the box, MB; 0: none is open
         self.pristine: tuple[int, ...] = ()  # what an unused box looks like
         self.trouble: str | None = None
+        self.core = Core()
 
     def serve(self) -> None:
         while True:
@@ -147,6 +149,7 @@ class Cell:
                 try:
                     keep = [PROOF_FD, said_write] if header["proof"] else [said_write]
                     self._child(limits, inp, out, err)
+                    self.core.free(0)
                     if header["proof"]:
                         os.dup2(proof_write, PROOF_FD)
                     jail.close_all_but(keep)
@@ -181,6 +184,7 @@ class Cell:
     def python(self, header: dict[str, Any], talk: int) -> None:
         """Fork a Python candidate that talks over `talk`; we never see its text, so no later candidate can find it."""
         limits = Limits(**header["limits"])
+        core = self.core.settle()
         self.open(limits.files_mb)
         out, err = self._output(), self._output()
         try:
@@ -192,7 +196,7 @@ class Cell:
                     jail.limit([(resource.RLIMIT_DATA, limits.memory_mb << 20)])
                     talk = os.dup2(talk, 3)
                     os.closerange(4, 1 << 16)  # one system call, and less to touch than by ctypes
-                    lane_python.candidate(talk, jail.WORK)
+                    lane_python.candidate(talk, jail.WORK, core)
                 finally:
                     os._exit(1)
             os.close(talk)
@@ -208,6 +212,7 @@ class Cell:
         finally:
             os.close(out)
             os.close(err)
+            self.core.rest()
 
     def _fork(self) -> int:
         """Fork a child that the kernel kills before anything else when memory runs out, and process 1 last of all."""
@@ -268,7 +273,7 @@ class Cell:
         status: int | None = None
         spent, peak = 0.0, 0
         timed_out: str | None = None
-        out_of_memory = stopped = flooded = False
+        out_of_memory = stopped = flooded = free = False
         delay = 0.0
         most = limits.output_kb << 10
         while True:
@@ -281,6 +286,9 @@ class Cell:
                     stopped = True
                     break
                 continue
+            if not free and seq is not None:
+                self.core.free(pid)
+                free = True
             done, spent_by, rss_by = reap(pid)
             spent, peak = spent + spent_by, max(peak, rss_by)
             if done is not None:

@@ -85,7 +85,7 @@ class Process:
         self.seq += 1
         ours, theirs = socket.socketpair()
         with theirs:
-            header = {"op": "python", "seq": self.seq, "limits": asdict(limits)}
+            header = {"op": "python", "seq": self.seq, "limits": vars(limits)}
             try:
                 self.send(header, fds=[theirs.fileno()])
             except BaseException:

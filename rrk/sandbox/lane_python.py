@@ -4,7 +4,7 @@ Nothing here is trusted once the program has begun: it lives in the program's ow
 rrk/sandbox/codec.py on the other side, and a pass is only what the tests find there.
 
 Frames are a length (4 bytes), a letter and a text. In: P program, N names that the tests use, C call, I next of an iterator,
-T tests to run here (the weaker mode), V asserts for evidence. Out: l loaded, s syntax error, x ended by an exception,
+T tests to run here (the weaker mode), V asserts for evidence. Out: l loaded (and on which core), s syntax error, x ended by an exception,
 n names, r result, e exception, t decides its own equality, d done, v one assert's outcome.
 """
 
@@ -27,7 +27,7 @@ import types
 from typing import Any, NoReturn
 
 from rrk.sandbox import codec
-from rrk.sandbox.lane_asserts import split_assert
+from rrk.sandbox.lane_asserts import failure, split_assert
 
 _FRAME = struct.Struct("<I")
 _exit, _write, _read, _getpid = os._exit, os.write, os.read, os.getpid
@@ -87,8 +87,8 @@ class _Dialog:
         return parts[0] if _len(parts) == 1 else b"".join(parts)
 
 
-def candidate(talk: int, work: str) -> NoReturn:
-    """The whole life of a candidate's process; never returns."""
+def candidate(talk: int, work: str, core: bytes = b"") -> NoReturn:
+    """The whole life of a candidate's process; never returns. core: what it says about where it runs."""
     me = _getpid()
     dialog = _Dialog(talk)
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
@@ -103,7 +103,7 @@ def candidate(talk: int, work: str) -> NoReturn:
     space["__file__"] = path
     space["__builtins__"] = builtins
     sys.modules["__main__"] = main
-    loaded = _load(dialog, program, path, space)
+    loaded = _load(program, path, space, core)
     if _getpid() != me:  # a child that the program forked came back out of it
         _flush()
         _exit(0)
@@ -122,7 +122,7 @@ def candidate(talk: int, work: str) -> NoReturn:
         dialog.say(*answer)
 
 
-def _load(dialog: _Dialog, program: str, path: str, space: dict[str, Any]) -> tuple[bytes, bytes]:
+def _load(program: str, path: str, space: dict[str, Any], core: bytes) -> tuple[bytes, bytes]:
     try:
         code = _compile(program, path, "exec", dont_inherit=True)
     except MemoryError:
@@ -135,7 +135,7 @@ def _load(dialog: _Dialog, program: str, path: str, space: dict[str, Any]) -> tu
     except _Base as error:
         return b"x", _told(error)
     _flush()
-    return b"l", b""
+    return b"l", core
 
 
 def _told(error: BaseException, show: bool = True) -> bytes:
@@ -170,6 +170,14 @@ def _show(error: BaseException) -> None:
             traceback.print_exception(_type(error), error, trace, limit=-8, file=sys.stderr)
     except _Base:
         pass
+
+
+def _innermost(error: BaseException) -> str:
+    """The file in which an exception was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else trace.tb_frame.f_code.co_filename
 
 
 def _flush() -> None:
@@ -340,7 +348,10 @@ def in_process(space: dict[str, Any], wanted: dict[str, Any]) -> tuple[bytes, by
     except codec.Decides as error:
         return b"t", str(error).encode()
     except _Base as error:
-        return b"e", _told(error)
+        own = _innermost(error) == "<tests>"
+        if own:
+            print(failure(error, wanted["tests"].splitlines()), file=sys.stderr)
+        return b"e", _told(error, show=not own)
     live = ""
     try:
         _exec(_CONTROL, space)

@@ -21,8 +21,12 @@ from collections import OrderedDict
 from typing import Any
 
 from rrk.sandbox import wire
+from rrk.sandbox.lane_asserts import failure
+from rrk.sandbox.lane_core import Follower
 from rrk.sandbox.lane_prepare import PURE, Prepared, prepare
 from rrk.sandbox.lane_remote import Fallback, Gone, Object, Remote, RemoteExit, Tampered
+
+_FOLLOWER = Follower()
 
 
 def serve(control: socket.socket) -> None:
@@ -72,6 +76,7 @@ def judge(remote: Remote, program: bytes, prepared: Prepared | str) -> dict[str,
             return {"end": "load", "type": str(told.get("type"))[:80], "code": told.get("code")}
         if letter != b"l":
             return {"end": "tampered", "text": "forged"}
+        _FOLLOWER.follow(text)
         if isinstance(prepared, str):
             return {"end": "fallback", "text": prepared}
         _run(remote, prepared)
@@ -148,14 +153,6 @@ def _bind(remote: Remote, space: dict[str, Any], name: str, described: Any) -> N
 
 
 def _failure(remote: Remote, prepared: Prepared | str, error: BaseException) -> dict[str, Any]:
-    line = ""
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == "<tests>" and isinstance(prepared, Prepared):
-            number = trace.tb_lineno
-            if 0 < number <= len(prepared.lines):
-                line = f'  File "<tests>", line {number}\n    {prepared.lines[number - 1].strip()}\n'
-        trace = trace.tb_next
     asked = {"show": error is remote.failed, "used": prepared.builtins if isinstance(prepared, Prepared) else []}
     try:
         # A program that disarmed what it took for its tests has not failed by accident.
@@ -165,9 +162,5 @@ def _failure(remote: Remote, prepared: Prepared | str, error: BaseException) -> 
         return {"end": "gone"}
     except BaseException:
         return {"end": "tampered", "text": "forged"}
-    try:
-        said = str(error)[:1000]
-    except Exception:
-        said = ""
-    name = type(error).__name__
-    return {"end": "fail", "type": name, "text": line + name + (f": {said}" if said else "")}
+    lines = prepared.lines if isinstance(prepared, Prepared) else []
+    return {"end": "fail", "type": type(error).__name__, "text": failure(error, lines)}

