@@ -1,6 +1,6 @@
 """The whole hostile corpus among honest programs, in one `rrk execute`. Minutes; not part of `make test`.
 
-    python -m tests.benchmarks.hostile_stream [--honest 1000] [-j 2] [--times 1] [--options "..."]
+    python -m tests.benchmarks.hostile_stream [--honest 1000] [-j 2] [--times 1] [--busy 4] [--options "..."]
 
 Checks every verdict (hostile: an acceptable one; honest: the recorded one), and the host afterwards: nothing of it in any
 row, nothing heard on its network, nothing written, no process left, memory as before. Exit code 1 if anything is wrong.
@@ -136,6 +136,7 @@ def main() -> None:
     parser.add_argument("--honest", type=int, default=1000)
     parser.add_argument("-j", type=int, default=2)
     parser.add_argument("--times", type=int, default=1, help="run it so often, and compare the verdicts")
+    parser.add_argument("--busy", type=int, default=0, help="endless loops that run beside the last time")
     parser.add_argument("--options", default="", help="further options of rrk execute")
     options = parser.parse_args()
     rows = hostile() + honest(options.honest)
@@ -147,7 +148,7 @@ def main() -> None:
     wrong = []
     runs: list[list[str]] = []
     try:
-        for _ in range(options.times):
+        for number in range(options.times):
             with tempfile.TemporaryDirectory() as folder:
                 given = Path(folder) / "rows.jsonl"
                 given.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -155,6 +156,10 @@ def main() -> None:
                 mounts = Path("/proc/self/mounts").read_text()
                 temporary = set(os.listdir("/tmp"))
                 shm = set(os.listdir("/dev/shm"))
+                loops = [
+                    subprocess.Popen([sys.executable, "-c", "while True: pass"])
+                    for _ in range(options.busy if number == options.times - 1 else 0)
+                ]
                 began = time.monotonic()
                 command = rrk_command("execute", "-j", str(options.j), *options.options.split(), str(given))
                 child = subprocess.Popen(
@@ -167,6 +172,9 @@ def main() -> None:
                 text = child.stdout.read()
                 code = child.wait()
                 seconds = time.monotonic() - began
+                for loop in loops:
+                    loop.kill()
+                    loop.wait()
                 time.sleep(0.5)
                 if code:
                     wrong.append(f"exit code {code}")
@@ -181,7 +189,10 @@ def main() -> None:
                 for name in sorted(set(os.listdir("/tmp")) - temporary):
                     if "rrk" in name or "pwn" in name.lower():
                         wrong.append(f"/tmp/{name} left")
-                print(f"{len(rows)} rows in {seconds:.0f} s; free memory {memory} -> {available()} MB")
+                beside = f" beside {len(loops)} endless loops" if loops else ""
+                print(
+                    f"{len(rows)} rows in {seconds:.0f} s{beside}; free memory {memory} -> {available()} MB", flush=True
+                )
             verdicts = [json.loads(line) for line in text.splitlines()]
             if len(verdicts) != len(rows):
                 wrong.append(f"{len(verdicts)} rows out of {len(rows)}")
@@ -207,8 +218,8 @@ def main() -> None:
                 counted[f"{kind} {'right' if good else 'WRONG'}"] += 1
                 if not good:
                     wrong.append(f"{row['task_id']}: {said}, expected {row.get('expected', row.get('honest'))}")
-            print(dict(counted))
-            runs.append([f"{v['passed']}" for v in verdicts])
+            print(dict(counted), "sandbox", sorted({v["sandbox"] for v in verdicts}), flush=True)
+            runs.append([f"{v['passed']} {v['status']}" for v in verdicts])
     finally:
         for path in canaries:
             path.unlink(missing_ok=True)
