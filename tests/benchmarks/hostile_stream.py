@@ -226,9 +226,12 @@ def main() -> None:
     for path in (Path.home(), Path("/"), Path("/tmp"), Path("/dev/shm")):
         wrong += [f"written on the host: {found}" for found in path.glob("*pwned*")]
     wrong += [f"heard on the host's {name}" for name in listener.heard]
-    flips = [rows[n]["task_id"] for n, answers in enumerate(zip(*runs, strict=False)) if len(set(answers)) > 1]
-    if flips:
-        wrong.append(f"verdicts differ between runs: {flips}")
+    for row, answers in zip(rows, zip(*runs, strict=False), strict=False):
+        if len(set(answers)) > 1:
+            said = f"{row['task_id']} differs between runs: {dict(collections.Counter(answers))}"
+            # A fork bomb, a daemon that writes: whether their tests end first is a race of the program with itself.
+            racing = {"OK", "Exception"} <= set(row.get("expected", ()))
+            print(said) if racing or len({answer.split()[0] for answer in answers}) == 1 else wrong.append(said)
     print("\n".join(wrong) or "nothing wrong")
     sys.exit(bool(wrong))
 
