@@ -57,6 +57,7 @@ EXPECTED = {  # the completion_ids that may stand first
     "logprob-sum": {0},
     "logprob-mean": {3},
     "majority": {2, 3},
+    "ngram": {2, 3},
     "mbr-exec": {2, 3},
     "codet": {2, 3},
     "b4": {2, 3},
@@ -105,6 +106,22 @@ def test_a_missing_field_is_one_line_with_place_and_remedy(rrk, reranker, method
     (line,) = done.stderr.decode().splitlines()
     assert line.startswith(f"rrk rerank: <stdin>:6: no field '{missing}'")
     assert remedy in line
+
+
+def test_a_second_method_orders_equal_scores(rrk):
+    given = rows()
+    for row in given:
+        row["completion"] += "# longer\n    x = x\n" if row["completion_id"] == 3 else ""
+    out = ranked(rrk("rerank", "--method", "codet", "--ties", "logprob-sum", input=encode(given)))
+    assert [r["completion_id"] for r in sorted(out[:4], key=lambda row: row["rank"])] == [2, 3, 0, 1]
+    assert {r["completion_id"]: r["score"] for r in out[:4]} == {2: 3.0, 3: 2.0, 0: 1.0, 1: 0.0}
+    for wrong in ("reward", "nothing"):
+        done = rrk("rerank", "--method", "codet", "--ties", wrong, input=encode(given))
+        assert (done.returncode, b"choose one of" in done.stderr) == (2, True)
+    del given[2]["logprob"]
+    done = rrk("rerank", "--method", "codet", "--ties", "logprob-sum", input=encode(given))
+    assert done.returncode == 3
+    assert b"<stdin>:3: no field 'logprob'" in done.stderr
 
 
 def test_ties_follow_the_seed_and_the_candidates_number_never_their_place():

@@ -22,6 +22,14 @@ def rerank(
         ),
     ] = None,
     method: Annotated[str, typer.Option("--method", help="See above.")] = "reward",
+    ties: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--ties",
+            metavar="METHOD",
+            help="Order equal scores by a second method without a model, ngram say; the score is then the number of places below. [default: by --seed, and `rrk eval` takes the mean over them]",
+        ),
+    ] = None,
     top: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option("--top", min=1, metavar="K", help="Keep only the K best of each problem."),
@@ -64,6 +72,7 @@ def rerank(
       logprob-sum   log-probability of the program (Chen et al. 2021, arXiv 2107.03374); `logprob`
       logprob-mean  ... a token (same paper); `logprob`, `tokens`
       majority      candidates with the same text (Wang et al. 2022, arXiv 2203.11171)
+      ngram         ... with much the same words and signs (after Jain et al. 2023, arXiv 2307.06857)
       mbr-exec      candidates with the same outputs (Shi et al. 2022, arXiv 2204.11454); `evidence`
       codet         agreement with generated tests (Chen et al. 2022, arXiv 2207.10397); `evidence`
       b4            ... by its posterior (Chen et al. 2024, arXiv 2409.08692); `evidence`
@@ -78,14 +87,15 @@ def rerank(
     \b
     Examples:
       rrk rerank candidates.jsonl -m runs/reranker --top 1 > best.jsonl
-      rrk rerank candidates.jsonl --method codet -o ranked.jsonl
+      rrk rerank candidates.jsonl --method ngram --top 1 > best.jsonl
+      rrk rerank candidates.jsonl --method b4 --ties ngram -o ranked.jsonl
       rrk rerank candidates.jsonl -m runs/reranker --top 1 --min-confidence 0.8 > sure.jsonl
     """
     import sys
 
     from rrk import rows as fields
     from rrk import stage
-    from rrk.reranking.methods import METHODS, rank
+    from rrk.reranking.methods import METHODS, places, rank
 
     if method not in METHODS:
         raise UsageError(f"--method {method}: choose one of {', '.join(METHODS)}")
@@ -96,6 +106,12 @@ def rerank(
         raise UsageError(f"--method {method} uses no model; leave out -m, or choose reward or fused")
     if min_confidence is not None and method not in ("reward", "fused"):
         raise UsageError(f"--min-confidence needs a calibrated score: reward or fused, not {method}")
+    second = METHODS.get(ties) if ties else None
+    if ties and (second is None or second.score is None):
+        able = ", ".join(name for name, found in METHODS.items() if found.score)
+        raise UsageError(f"--ties {ties}: choose one of {able}")
+    if ties and min_confidence is not None:
+        raise UsageError("--min-confidence reads the score as a chance; leave out --ties")
 
     def note(text: str) -> None:
         print(f"rrk rerank: {text}", file=sys.stderr, flush=True)
@@ -138,7 +154,10 @@ def rerank(
 
         def __call__(self, items):
             for problem in items:
-                yield self.ranked(problem, scores_of(problem))
+                scores = scores_of(problem)
+                if second is not None:
+                    scores = places(scores, second.score(problem, seed))
+                yield self.ranked(problem, scores)
 
         def ranked(self, problem, scores):
             out = rank(problem, scores, seed=seed, method=method)
@@ -154,6 +173,8 @@ def rerank(
     def validate(row):
         fields.task_id(row)
         chosen.validate(row)
+        if second is not None:
+            second.validate(row)
 
     stage.run(
         "rerank",
@@ -162,6 +183,7 @@ def rerank(
         params={
             "model": model,
             "method": method,
+            "ties": ties,
             "top": top,
             "min_confidence": min_confidence,
             "seed": seed,

@@ -2,14 +2,16 @@
 
     scores = SCORERS["codet"](rows)          # rows: all candidates of one problem; higher is better
 
-`majority` compares texts. `mbr-exec`, `codet` and `b4` read the field `evidence` that `rrk execute --evidence TESTS` adds:
+`majority` and `ngram` compare texts. `mbr-exec`, `codet` and `b4` read the field `evidence` that `rrk execute --evidence TESTS` adds:
 which of some model-written tests each candidate passed ("0110", a character a test) and a digest of each tested value.
 Those tests are never the problem's hidden ones.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +22,7 @@ from rrk import rows as fields
 from rrk.errors import RowError
 
 Rows = Sequence[dict[str, Any]]
+_TOKEN = re.compile(r"\w+|[^\w\s]")
 REMEDY = "add it with `rrk execute -p PROBLEMS --evidence TESTS`"
 
 
@@ -40,6 +43,29 @@ def majority(rows: Rows) -> list[float]:
     texts = [normal_text(row) for row in rows]
     counts = Counter(texts)
     return [float(counts[text]) for text in texts]
+
+
+def ngram(rows: Rows) -> list[float]:
+    """How much a program has in common with the other candidates: its mean cosine similarity to them, between 0 and 1.
+
+    A program is the set of its words and signs and of its pairs of neighbouring ones, blank space and comments apart. After the
+    generalised self-consistency of Jain et al. 2023 (arXiv 2307.06857), whose similarity is the number of common n-grams;
+    divided by the programs' sizes here, or the longest candidate would win.
+    """
+    sets = []
+    for row in rows:
+        words = _TOKEN.findall(normal_text(row))
+        sets.append({*words, *itertools.pairwise(words)})
+    weights = [1 / math.sqrt(len(found)) if found else 0.0 for found in sets]
+    total: Counter[Any] = Counter()
+    for found, weight in zip(sets, weights, strict=True):
+        for item in found:
+            total[item] += weight
+    others = max(len(rows) - 1, 1)
+    return [
+        max(0.0, weight * math.fsum(total[item] - weight for item in found) / others)
+        for found, weight in zip(sets, weights, strict=True)
+    ]
 
 
 def mbr_exec(rows: Rows) -> list[float]:
@@ -96,6 +122,7 @@ def b4(rows: Rows, beta_0: float = 1e5, alpha_xy: float = 1e3) -> list[float]:
 
 SCORERS: dict[str, Callable[[Rows], list[float]]] = {
     "majority": majority,
+    "ngram": ngram,
     "mbr-exec": mbr_exec,
     "codet": codet,
     "b4": b4,

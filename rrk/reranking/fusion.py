@@ -25,9 +25,10 @@ import numpy as np
 from rrk import __version__, jsonl, rows, seeds
 from rrk.errors import RrkError
 from rrk.reranking import evidence
+from rrk.reranking.methods import places
 
 Problem = Sequence[dict[str, Any]]
-FORMAT = 1
+FORMAT = 2
 _FILL = -1e3  # below every feature: a tree may send "missing" to a side of its own
 
 
@@ -35,6 +36,7 @@ def features(problem: Problem) -> dict[str, list[float]]:
     """Feature name -> one value a candidate; NaN where the evidence is not there."""
     n = len(problem)
     table: dict[str, list[float]] = {}
+    similar = evidence.ngram(problem)
     for field in ("score", "logprob"):
         values = [_number(row.get(field)) for row in problem]
         table[field] = _standard(values)
@@ -50,10 +52,14 @@ def features(problem: Problem) -> dict[str, list[float]]:
         share = matrix.mean(axis=0) if matrix.shape[1] else np.zeros(0)
         table |= {
             "codet": [value / top for value in codet],
-            "codet_rank": _rank(codet),
-            "b4_rank": _rank(b4),
             "same_outputs": [value / n for value in mbr],
+            # Candidates of one group are equal to these methods: its most usual program goes first.
+            "codet_rank": _rank(codet),
+            "codet_ngram_rank": _rank(places(codet, similar)),
+            "b4_rank": _rank(b4),
+            "b4_ngram_rank": _rank(places(b4, similar)),
             "same_outputs_rank": _rank(mbr),
+            "same_outputs_ngram_rank": _rank(places(mbr, similar)),
             "tests_passed": (matrix.sum(axis=1) / m).tolist(),
             "tests_passed_rank": _rank(matrix.sum(axis=1).tolist()),
             # Tests that many candidates pass are likelier to be right: weight them so.
@@ -65,9 +71,9 @@ def features(problem: Problem) -> dict[str, list[float]]:
         }
     texts = [evidence.normal_text(row) for row in problem]
     counts = Counter(texts)
-    words = [frozenset(_words(text)) for text in texts]
     table["same_text"] = [counts[text] / n for text in texts]
-    table["similar_text"] = _mean_jaccard(words)
+    table["ngram"] = similar
+    table["ngram_rank"] = _rank(similar)
     lengths = [len(text) for text in texts]
     middle = float(np.median(lengths)) or 1.0
     table["length"] = [math.log((length + 1) / (middle + 1)) for length in lengths]
@@ -232,43 +238,6 @@ def _rank(values: Sequence[float]) -> list[float]:
     ordered = np.sort(array)
     below, upto = np.searchsorted(ordered, array, "left"), np.searchsorted(ordered, array, "right")
     return ((below + upto) / (2 * len(array))).tolist()
-
-
-def _mean_jaccard(words: Sequence[frozenset[str]]) -> list[float]:
-    """Mean overlap of each candidate's words with the others'. Identical programs are compared once."""
-    distinct = Counter(words)
-    keys = list(distinct)
-    weights = np.array([distinct[key] for key in keys], dtype=float)
-    total = weights.sum()
-    index: dict[str, int] = {}
-    for key in keys:
-        for word in key:
-            index.setdefault(word, len(index))
-    incidence = np.zeros((len(keys), len(index)), dtype=np.float32)
-    for i, key in enumerate(keys):
-        incidence[i, [index[word] for word in key]] = 1
-    common = incidence @ incidence.T
-    sizes = incidence.sum(axis=1)
-    union = sizes[:, None] + sizes[None, :] - common
-    similarity = np.divide(common, union, out=np.ones_like(common), where=union > 0)
-    # Leave the candidate itself out of its own mean.
-    mean = (similarity @ weights - 1.0) / max(total - 1.0, 1.0)
-    by_key = dict(zip(keys, mean.tolist(), strict=True))
-    return [by_key[key] for key in words]
-
-
-def _words(text: str) -> list[str]:
-    out, word = [], ""
-    for char in text:
-        if char.isalnum() or char == "_":
-            word += char
-        else:
-            if word:
-                out.append(word)
-            word = ""
-            if not char.isspace():
-                out.append(char)
-    return [*out, word] if word else out
 
 
 def _parses(row: dict[str, Any]) -> float:

@@ -2,7 +2,8 @@
 
     method = METHODS["codet"]
     method.validate(row)                                 # RowError: the field that is missing, and where it comes from
-    ranked = rank(problem, method_scores, seed=0)        # adds `score` and `rank`
+    scores = places(method_scores, other_scores)         # equal scores ordered by a second method
+    ranked = rank(problem, scores, seed=0)               # adds `score` and `rank`
 
 Higher is better for all. Methods that need a model (`reward`, `fused`) are given its scores by the caller.
 """
@@ -82,6 +83,7 @@ METHODS: dict[str, Method] = {
         "... a token (Chen et al. 2021)", _logprob_mean, _simple(lambda rows: [_logprob_mean(r) for r in rows])
     ),
     "majority": Method("candidates with the same text (Wang et al. 2022)", _text, _simple(evidence.majority)),
+    "ngram": Method("... with much the same words (after Jain et al. 2023)", _text, _simple(evidence.ngram)),
     "mbr-exec": Method("... with the same outputs (Shi et al. 2022)", _evidence, _simple(evidence.mbr_exec)),
     "codet": Method("agreement with generated tests (Chen et al. 2022)", _evidence, _simple(evidence.codet)),
     "b4": Method("... by posterior (Chen et al. 2024)", _evidence, _simple(evidence.b4)),
@@ -92,6 +94,13 @@ METHODS: dict[str, Method] = {
         "the verdict itself: the ceiling", _judged, lambda rows, seed: [float(r["passed"] is True) for r in rows]
     ),
 }
+
+
+def places(scores: Sequence[float], ties: Sequence[float]) -> list[float]:
+    """Each candidate's number of places from the bottom, by `scores` and, where those are equal, by `ties`."""
+    both = list(zip(scores, ties, strict=True))
+    place = {pair: float(i) for i, pair in enumerate(sorted(set(both)))}
+    return [place[pair] for pair in both]
 
 
 def rank(rows: Rows, scores: Sequence[float], *, seed: int, method: str = "") -> list[dict[str, Any]]:

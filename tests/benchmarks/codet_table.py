@@ -5,7 +5,8 @@ python -m tests.benchmarks.codet_table SHARED/data [--evidence evidence.jsonl] [
 The candidates are cut where something outside of the function begins (`rrk convert --stop`), judged, and given evidence
 (`rrk execute --evidence`; what is there already is kept). Then every method on the same rows: pass rate of the best-ranked
 candidate (the expectation over ties), with a bootstrap interval over problems, and `fused`, cross-fitted over 5
-problem-disjoint folds and 3 fold seeds, against `codet`, paired. The verdicts are the labels; no method but the oracle sees
+problem-disjoint folds and 3 fold seeds, against `codet`, paired; beside them the three methods by execution with
+`--ties ngram`, which learns nothing. The verdicts are the labels; no method but the oracle sees
 them. --uncut: the candidates as published, with what the model wrote behind the function. The paper: codet .367.
 """
 
@@ -19,6 +20,7 @@ from rrk import jsonl, rows
 from rrk.evaluation.estimators import ranked_pass_at_1
 from rrk.evaluation.statistics import bootstrap, compare
 from rrk.reranking import evidence, fusion
+from rrk.reranking.methods import places
 from tests.conftest import environment, rrk_command
 
 SEEDS = (0, 1, 2)
@@ -77,10 +79,14 @@ def main() -> None:
     def top(score) -> list[float]:
         return [ranked_pass_at_1(score(own), labels) for own, labels in zip(problems, passed, strict=True)]
 
+    def with_ngram(score):
+        return lambda own: places(score(own), evidence.ngram(own))
+
     found = {
         "random": [sum(labels) / len(labels) for labels in passed],
         "most tests passed": top(lambda own: evidence.passed_matrix(own).sum(axis=1).tolist()),
         **{name: top(score) for name, score in evidence.SCORERS.items()},
+        **{f"{name} --ties ngram": top(with_ngram(evidence.SCORERS[name])) for name in ("mbr-exec", "codet", "b4")},
         "oracle": [float(any(labels)) for labels in passed],
     }
     models = [fusion.fit(problems, folds=5, seed=seed) for seed in SEEDS]
@@ -89,10 +95,16 @@ def main() -> None:
     print(f"{len(problems)} problems, {sum(map(len, problems))} candidates; best-ranked candidate passes:")
     for name, values in found.items():
         interval = bootstrap(values)
-        print(f"  {name:18} {interval['mean']:.3f}  [{interval['low']:.3f}, {interval['high']:.3f}]")
+        print(f"  {name:21} {interval['mean']:.3f}  [{interval['low']:.3f}, {interval['high']:.3f}]")
     print("  fused by fold seed", ", ".join(f"{sum(values) / len(values):.3f}" for values in runs))
-    for name in ("codet", "b4", "random"):
-        print(f"  fused - {name}: {compare(found[name], found['fused'])}")
+    for better, worse in (
+        ("ngram", "random"), ("ngram", "codet"), ("codet --ties ngram", "codet"), ("b4 --ties ngram", "codet"),
+        ("b4 --ties ngram", "b4"), ("fused", "codet"), ("fused", "b4"), ("fused", "random"),
+    ):  # fmt: skip
+        paired = compare(found[worse], found[better])
+        print(
+            f"  {better} - {worse}: {paired['difference']:+.3f} [{paired['low']:+.3f}, {paired['high']:+.3f}], p {paired['p']:.4f}"
+        )
 
 
 if __name__ == "__main__":

@@ -59,6 +59,27 @@ def test_mbr_exec_counts_equal_outputs_and_falls_back_to_verdicts():
     assert evidence.mbr_exec(rows("11", "11", "01")) == [2, 2, 1]
 
 
+def test_ngram_is_the_mean_cosine_similarity_of_word_and_pair_sets():
+    texts = ["return a + b", "return  a + b  # sum\n# again", "return b", "", "yield x"]
+    rows = [{"completion": text} for text in texts]
+    # Line depth is a word of its own: 0 return a + b -> 5 words and 4 pairs.
+    sets = [{"0", "return", "a", "+", "b", "0 return", "return a", "a +", "+ b"}]
+    sets += [
+        sets[0] | {"#", "sum", "b #", "# sum"},
+        {"0", "return", "b", "0 return", "return b"},
+        set(),
+        {"0", "yield", "x", "0 yield", "yield x"},
+    ]
+
+    def cosine(a, b):
+        return len(a & b) / math.sqrt(len(a) * len(b)) if a and b else 0.0
+
+    wanted = [sum(cosine(a, b) for j, b in enumerate(sets) if j != i) / 4 for i, a in enumerate(sets)]
+    assert evidence.ngram(rows) == pytest.approx(wanted, abs=1e-12)
+    assert evidence.ngram(rows[:1]) == [0.0]
+    assert evidence.ngram([rows[0]] * 3) == pytest.approx([1.0] * 3)
+
+
 def test_majority_ignores_blank_space_and_comments_but_not_indentation():
     texts = ["  return x + 1\n", "  # add\n  return  x + 1\n\n", "    return x + 1\n"]
     assert evidence.majority([{"completion": text} for text in texts]) == [2, 2, 1]
