@@ -107,7 +107,8 @@ def rerank(
     if min_confidence is not None and method not in ("reward", "fused"):
         raise UsageError(f"--min-confidence needs a calibrated score: reward or fused, not {method}")
     second = METHODS.get(ties) if ties else None
-    if ties and (second is None or second.score is None):
+    order = second.score if second else None
+    if ties and order is None:
         able = ", ".join(name for name, found in METHODS.items() if found.score)
         raise UsageError(f"--ties {ties}: choose one of {able}")
     if ties and min_confidence is not None:
@@ -155,8 +156,8 @@ def rerank(
         def __call__(self, items):
             for problem in items:
                 scores = scores_of(problem)
-                if second is not None:
-                    scores = places(scores, second.score(problem, seed))
+                if order is not None:
+                    scores = places(scores, order(problem, seed))
                 yield self.ranked(problem, scores)
 
         def ranked(self, problem, scores):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,7 +57,7 @@ def ngram(rows: Rows) -> list[float]:
         words = _TOKEN.findall(normal_text(row))
         sets.append({*words, *itertools.pairwise(words)})
     weights = [1 / math.sqrt(len(found)) if found else 0.0 for found in sets]
-    total: Counter[Any] = Counter()
+    total: dict[Any, float] = defaultdict(float)
     for found, weight in zip(sets, weights, strict=True):
         for item in found:
             total[item] += weight

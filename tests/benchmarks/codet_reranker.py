@@ -9,8 +9,9 @@ as a language model (--base FOLDER takes a checkpoint instead). The weights of t
 --dev-share lets train-reranker choose a checkpoint on a share of the training problems. Every step but making the base is the
 rrk command line. The base takes 2 CPU minutes, a fold 2 to 3.
 
-Prints ranked pass@1 beside random (pass@1), the shortest program, the text majority and the oracle, with intervals, and the
-paired difference to random with its p. --keep DIR: codet.jsonl and mapcoder.jsonl, the rows with `score`, `rank` and `fold`;
+Prints ranked pass@1 beside random (pass@1), the shortest program, two methods on texts and the oracle, with intervals, and the
+paired difference to random with its p; then the same for `fused`, cross-fitted on the scored rows of both sets: reward, words
+in common and form in one model, with nothing run. --keep DIR: codet.jsonl and mapcoder.jsonl, the rows with `score`, `rank` and `fold`;
 folds that are there already are not run again.
 """
 
@@ -213,17 +214,14 @@ def report(name: str, found: Rows, folder: Path) -> None:
     rrk("eval", path, "--against", flat, "-o", folder / f"{name}.report.json")
     flat.unlink()
     ours = json.loads((folder / f"{name}.report.json").read_text())
-    rrk("rerank", path, "--method", "majority", "-o", folder / f"{name}.majority.jsonl")
-    rrk("eval", folder / f"{name}.majority.jsonl", "-o", folder / f"{name}.majority.json")
-    majority = json.loads((folder / f"{name}.majority.json").read_text())
-    (folder / f"{name}.majority.jsonl").unlink()
+    others = {method: ranked_by(path, method)["ranked_pass@1"] for method in ("majority", "ngram")}
     short = statistics.bootstrap(list(by_problem(found, lambda row: -len(row["completion"])).values()))
     paired = ours["against"]["ranked_pass@1"]
     print(f"\n{name}: {ours['problems']} problems, {ours['samples']} candidates; mean [95 % interval over problems]")
     for label, value in (
         ("random (pass@1)", ours["random"]),
         ("shortest program", short),
-        ("text majority", majority["ranked_pass@1"]),
+        *others.items(),
         ("reranker: ranked pass@1", ours["ranked_pass@1"]),
         ("oracle", ours["oracle"]),
         ("AUC within problems", ours["auc"]),
@@ -243,6 +241,36 @@ def report(name: str, found: Rows, folder: Path) -> None:
         print(f"    among {model}'s own: {statistics.bootstrap(list(ranked.values()))['mean']:.3f}, random "
               f"{statistics.bootstrap(list(drawn.values()))['mean']:.3f}, {found_here['difference']:+.3f} "
               f"[{found_here['low']:+.3f}, {found_here['high']:+.3f}], p {found_here['p']:.4f}")  # fmt: skip
+
+
+def ranked_by(path: Path, *method: object) -> dict[str, Any]:
+    """The report of `rrk eval` on a file ranked by another method."""
+    with tempfile.TemporaryDirectory() as folder:
+        rrk("rerank", path, "--method", *method, "-o", Path(folder) / "ranked.jsonl")
+        rrk("eval", Path(folder) / "ranked.jsonl", "--against", path, "-o", Path(folder) / "report.json")
+        return json.loads((Path(folder) / "report.json").read_text())
+
+
+def fused(found: Rows, folder: Path, seed: int) -> None:
+    """All sets in one `rrk train-fusion`, which holds a base problem out of the member that scores it; no row has evidence."""
+    path = write(folder / "all.jsonl", (as_one(row, bare=False) for row in found))
+    rrk("train-fusion", path, "--seed", seed, "-o", folder / "fusion.json")
+    for name in sorted({row["set"] for row in found}):
+        own = [row for row in found if row["set"] == name]
+        flat = write(folder / "flat.jsonl", (as_one(row, bare=False) for row in own))
+        drawn = write(folder / "drawn.jsonl", (as_one(row | {"score": 0.0}, bare=False) for row in own))
+        rrk("rerank", flat, "--method", "fused", "-m", folder / "fusion.json", "-o", folder / f"{name}.fused.jsonl")
+        rrk("eval", folder / f"{name}.fused.jsonl", "--against", drawn, "-o", folder / f"{name}.fused.json")
+        report = json.loads((folder / f"{name}.fused.json").read_text())
+        paired = report["against"]["ranked_pass@1"]
+        print(
+            f"\n{name}, fused with nothing run: {figure(report['ranked_pass@1'])}; - random {paired['difference']:+.3f} "
+            f"[{paired['low']:+.3f}, {paired['high']:+.3f}], p {paired['p']:.4f}",
+            flush=True,
+        )
+        flat.unlink()
+        drawn.unlink()
+    path.unlink()
 
 
 def by_problem(found: Rows, score: Any) -> dict[str, float]:
@@ -309,6 +337,8 @@ def main() -> None:
             found += read(path)
         for name in given.test:
             report(name, with_ranks([row for row in found if row["set"] == name]), folder)
+        if set(given.test) == set(SETS):
+            fused(found, folder, given.seed)
 
 
 if __name__ == "__main__":
