@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from rrk import jsonl
 from rrk.errors import RowError, RrkError
 from rrk.sandbox.candidates import Evidence, Problems
-from tests.conftest import ROOT
+from tests.conftest import ROOT, environment, rrk_command
 
 PROBLEM = {
     "task_id": "T/0",
@@ -138,6 +139,26 @@ def test_a_missing_toolchain_leaves_rows_without_a_label_and_exits_4(rrk, tmp_pa
     assert [(r["passed"], r["status"]) for r in out] == [(None, "NoToolchain"), (True, "OK")]
     assert "apt-get install lua5.4" in out[0]["stderr"]
     assert b"1 of 2 rows could not be judged" in done.stderr
+
+
+def test_where_no_jail_can_be_made_one_line_says_so_and_no_row_is_judged(tmp_path):
+    """In a user namespace that may have no other."""
+    given = tmp_path / "rows.jsonl"
+    given.write_bytes(encode({"task_id": "b", "language": "py", "completion": "x = 1", "tests": "assert x == 1"}))
+    none = "echo 0 > /proc/sys/user/max_user_namespaces"
+    inside = ["unshare", "--user", "--map-root-user", "sh", "-c", f'{none} && exec "$@"', "sh"]
+    try:
+        subprocess.run([*inside, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no user namespace to begin with: {error}")
+    command = [*inside, *rrk_command("execute", given, "-o", tmp_path / "out.jsonl")]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("rrk execute: no jail can be made here: "), line
+    assert "rrk doctor" in line
+    assert "--sandbox none" in line
+    assert done.returncode == 1
+    assert not (tmp_path / "out.jsonl").exists() or not (tmp_path / "out.jsonl").read_bytes()
 
 
 def test_words_of_an_earlier_verdict_do_not_stay(rrk, problems):
