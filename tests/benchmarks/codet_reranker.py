@@ -10,7 +10,7 @@ as a language model (--base FOLDER takes a checkpoint instead). The weights of t
 rrk command line. The base takes 2 CPU minutes, a fold 2 to 3.
 
 Prints ranked pass@1 beside random (pass@1), the shortest program, two methods on texts and the oracle, with intervals, and the
-paired difference to random with its p; then the same for `fused`, cross-fitted on the scored rows of both sets: reward, words
+paired difference to random with its p, for the whole set and for the best of few drawn; then the same for `fused`, cross-fitted on the scored rows of both sets: reward, words
 in common and form in one model, with nothing run. --keep DIR: codet.jsonl and mapcoder.jsonl, the rows with `score`, `rank` and `fold`;
 folds that are there already are not run again.
 """
@@ -194,9 +194,7 @@ def run_fold(
 
 def with_ranks(found: Rows) -> Rows:
     """Ranks of the mean score, ties in the file's order (`rrk eval` goes by the score and averages ties)."""
-    problems: dict[str, Rows] = defaultdict(list)
-    for row in found:
-        problems[row["task_id"]].append(row)
+    problems = grouped(found)
     for own in problems.values():
         for place, row in enumerate(sorted(own, key=lambda row: -row["score"]), start=1):
             row["rank"] = place
@@ -232,6 +230,16 @@ def report(name: str, found: Rows, folder: Path) -> None:
         f"p {paired['p']:.4f} (bootstrap), {paired['p_sign_flip']:.4f} (sign flip)",
         flush=True,
     )
+    rates = list(by_problem(found, lambda row: 0.0).values())
+    for k in (2, 4, 8, 16, 32):
+        # The best of few, for a reranker that orders most pairs rightly may still be fooled by the oddest of a hundred.
+        best = [
+            estimators.best_of_k([row["score"] for row in own], [row["passed"] for row in own], min(k, len(own)))
+            for own in grouped(found).values()
+        ]
+        drawn = statistics.compare(rates, best)
+        print(f"    the best of {k:2} drawn: {statistics.bootstrap(best)['mean']:.3f}, {drawn['difference']:+.3f} "
+              f"[{drawn['low']:+.3f}, {drawn['high']:+.3f}], p {drawn['p']:.4f}")  # fmt: skip
     models = sorted({row["model"] for row in found})
     for model in models if len(models) > 1 else ():
         own = [row for row in found if row["model"] == model]
@@ -275,13 +283,18 @@ def fused(found: Rows, folder: Path, seed: int) -> None:
 
 def by_problem(found: Rows, score: Any) -> dict[str, float]:
     """Expected pass rate of the best-scored candidate, a problem."""
+    return {
+        task: estimators.ranked_pass_at_1([score(row) for row in own], [row["passed"] for row in own])
+        for task, own in grouped(found).items()
+    }
+
+
+def grouped(found: Rows) -> dict[str, Rows]:
+    """A problem's rows together."""
     problems: dict[str, Rows] = defaultdict(list)
     for row in found:
         problems[row["task_id"]].append(row)
-    return {
-        task: estimators.ranked_pass_at_1([score(row) for row in own], [row["passed"] for row in own])
-        for task, own in problems.items()
-    }
+    return problems
 
 
 def main() -> None:
