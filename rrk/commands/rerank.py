@@ -101,7 +101,8 @@ def rerank(
         raise UsageError(f"--method {method}: choose one of {', '.join(METHODS)}")
     chosen = METHODS[method]
     if method in ("reward", "fused") and model is None:
-        raise UsageError(f"--method {method} needs -m ({chosen.about.split('; ')[-1]})")
+        made = "DIR of `rrk train-reranker`" if method == "reward" else "FILE of `rrk train-fusion`"
+        raise UsageError(f"--method {method} needs -m {made}; without any model: --method ngram")
     if method not in ("reward", "fused") and model is not None:
         raise UsageError(f"--method {method} uses no model; leave out -m, or choose reward or fused")
     if min_confidence is not None and method not in ("reward", "fused"):
