@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 
-from rrk import cli, stage
+from rrk import cli, sinks
 
 
 def main() -> None:
@@ -17,13 +17,13 @@ def main() -> None:
         at = arguments.index("--slow")
         seconds = float(arguments[at + 1])
         del arguments[at : at + 2]
-        write = stage._File.write
+        write = sinks.File.write
 
         def slowly(self, output, checksum):
             write(self, output, checksum)
             time.sleep(seconds)
 
-        stage._File.write = slowly
+        sinks.File.write = slowly
     cli.main(arguments)
 
 

@@ -22,7 +22,8 @@ ALLOWED: dict[str, set[str]] = {
     "rrk.manifest": {"rrk.errors", "rrk.jsonl", "rrk"},
     "rrk.progress": {"rrk.errors"},
     "rrk.stopping": {"rrk.errors"},
-    "rrk.stage": {"rrk.errors", "rrk.jsonl", "rrk.rows", "rrk.progress"},
+    "rrk.sinks": {"rrk.errors", "rrk.jsonl"},
+    "rrk.stage": {"rrk.errors", "rrk.jsonl", "rrk.rows", "rrk.progress", "rrk.sinks"},
     "rrk.options": {"rrk.errors", "rrk.stage"},
     "rrk.terminal": {"rrk.errors"},
     "rrk.cli": {"rrk.errors", "rrk"},
@@ -86,7 +87,16 @@ def test_domain_modules_are_silent_and_heavy_libraries_stay_where_they_belong(pa
         assert not heavy
     if home == "rrk.benchmarks":
         assert heavy <= {"datasets"}
-    if home in ("rrk.commands", "rrk.cli", "rrk.options", "rrk.progress", "rrk.stage", "rrk.terminal", "rrk.__main__"):
+    if home in (
+        "rrk.commands",
+        "rrk.cli",
+        "rrk.options",
+        "rrk.progress",
+        "rrk.sinks",
+        "rrk.stage",
+        "rrk.terminal",
+        "rrk.__main__",
+    ):
         return
     assert not {module.split(".")[0] for module in imports(tree)} & {"typer", "rich", "click"}
     if "lane" in name or home == "rrk":  # the lane's own process speaks through its descriptors
