@@ -41,14 +41,15 @@ def prepare(prompt: str, tests: str, entry: str | None) -> Prepared:
     tree = ast.parse(tests, "<tests>")
     table = symtable.symtable(tests, "<tests>", "exec")
     used, defined = _globals(table)
-    subjects = _subjects(tree, entry)
+    nodes = _nodes(tree)
+    subjects = _subjects(tree, nodes, entry)
     helpers, own = _helpers(prompt, subjects)
     needed = sorted(
         name for name in used - defined if name in subjects or (name not in own and not hasattr(builtins, name))
     )
     code = compile(tree, "<tests>", "exec", dont_inherit=True)
     known = sorted(name for name in used - defined if hasattr(builtins, name))
-    return Prepared(code, tests.splitlines(), needed, subjects, helpers, own, _tame(tree), known)
+    return Prepared(code, tests.splitlines(), needed, subjects, helpers, own, _tame(nodes), known)
 
 
 def _globals(table: symtable.SymbolTable) -> tuple[set[str], set[str]]:
@@ -67,10 +68,23 @@ def _globals(table: symtable.SymbolTable) -> tuple[set[str], set[str]]:
     return used, defined
 
 
-def _subjects(tree: ast.Module, entry: str | None) -> set[str]:
+def _nodes(tree: ast.AST) -> list[ast.AST]:
+    """All nodes but operators and contexts; as ast.walk, at a third of its cost, which is half of prepare()'s."""
+    found = [tree]
+    for node in found:  # grows
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if type(value) is list:
+                found += [item for item in value if isinstance(item, ast.AST)]
+            elif isinstance(value, ast.AST) and value._fields:
+                found.append(value)
+    return found
+
+
+def _subjects(tree: ast.Module, nodes: list[ast.AST], entry: str | None) -> set[str]:
     """What is under test, and so the program's even where a builtin has the same name."""
     found = {entry} if entry else set()
-    called = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    called = [n for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
     for call in called:
         if call.func.id == "check":  # type: ignore[attr-defined]
             found |= {a.id for a in call.args if isinstance(a, ast.Name)}
@@ -78,7 +92,7 @@ def _subjects(tree: ast.Module, entry: str | None) -> set[str]:
     if asserts and not found:
         common: set[str] | None = None
         for node in asserts:
-            names = {n.func.id for n in ast.walk(node) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+            names = {n.func.id for n in _nodes(node) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
             common = names if common is None else common & names
         common = common or set()
         found |= {name for name in common if not hasattr(builtins, name)} or common
@@ -121,8 +135,8 @@ def _empty(node: ast.FunctionDef) -> bool:
     )
 
 
-def _tame(tree: ast.Module) -> bool:
-    for node in ast.walk(tree):
+def _tame(nodes: list[ast.AST]) -> bool:
+    for node in nodes:
         if isinstance(node, ast.Import):
             if any(alias.name not in PURE for alias in node.names):
                 return False

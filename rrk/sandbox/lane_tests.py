@@ -26,6 +26,7 @@ from rrk.sandbox.lane_core import Follower
 from rrk.sandbox.lane_prepare import PURE, Prepared, prepare
 from rrk.sandbox.lane_remote import Fallback, Gone, Object, Remote, RemoteExit, Tampered
 
+KEPT, KEPT_TEXT = 512, 4 << 20  # prepared problems, and characters of their tests
 _FOLLOWER = Follower()
 
 
@@ -33,6 +34,7 @@ def serve(control: socket.socket) -> None:
     """Process 1: one job after the other, until the supervisor goes."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     kept: OrderedDict[tuple[Any, ...], Prepared | str] = OrderedDict()
+    size = 0
     sys.setrecursionlimit(3000)
     sys.argv = ["tests"]  # unittest.main() reads it
     while True:
@@ -48,8 +50,9 @@ def serve(control: socket.socket) -> None:
             except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
                 prepared = f"tests: {error}"
             kept[key] = prepared
-            if len(kept) > 64:
-                kept.popitem(last=False)
+            size += len(tests)
+            while len(kept) > 1 and (len(kept) > KEPT or size > KEPT_TEXT):
+                size -= len(kept.popitem(last=False)[0][1])
         else:
             kept.move_to_end(key)
         with socket.socket(fileno=fds[0]) as talk:
