@@ -2,8 +2,8 @@
 
     scores = SCORERS["codet"](rows)          # rows: all candidates of one problem; higher is better
 
-`majority` and `ngram` compare texts. `mbr-exec`, `codet` and `b4` read the field `evidence` that `rrk execute --evidence TESTS` adds:
-which of some model-written tests each candidate passed ("0110", a character a test) and a digest of each tested value.
+`majority` and `ngram` compare texts. `mbr-exec`, `codet` and `b4` read the field `evidence` that `rrk execute --evidence TESTS`
+adds: which of some model-written tests each candidate passed ("0110", a character a test) and a digest of each tested value.
 Those tests are never the problem's hidden ones.
 """
 
@@ -62,8 +62,9 @@ def ngram(rows: Rows) -> list[float]:
         for item in found:
             total[item] += weight
     others = max(len(rows) - 1, 1)
+    # Rounded, so that the order of the candidates does not show in the last bit and part what is equal.
     return [
-        max(0.0, weight * math.fsum(total[item] - weight for item in found) / others)
+        round(max(0.0, weight * math.fsum(total[item] - weight for item in found) / others), 12)
         for found, weight in zip(sets, weights, strict=True)
     ]
 

@@ -39,7 +39,7 @@ def failure(error: BaseException, lines: Sequence[str]) -> str:
         trace = trace.tb_next
     try:
         said = str(error)[:1000]
-    except Exception:
+    except BaseException:  # of a class of the program's, perhaps
         said = ""
     return line + type(error).__name__ + (f": {said}" if said else "")
 

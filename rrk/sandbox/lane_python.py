@@ -4,8 +4,8 @@ Nothing here is trusted once the program has begun: it lives in the program's ow
 rrk/sandbox/codec.py on the other side, and a pass is only what the tests find there.
 
 Frames are a length (4 bytes), a letter and a text. In: P program, N names that the tests use, C call, I next of an iterator,
-T tests to run here (the weaker mode), V asserts for evidence. Out: l loaded (and on which core), s syntax error, x ended by an exception,
-n names, r result, e exception, t decides its own equality, d done, v one assert's outcome.
+T tests to run here (the weaker mode), V asserts for evidence. Out: l loaded (and on which core), s syntax error, x ended by
+an exception, n names, r result, e exception, t decides its own equality, d done, v one assert's outcome.
 """
 
 from __future__ import annotations
@@ -350,7 +350,10 @@ def in_process(space: dict[str, Any], wanted: dict[str, Any]) -> tuple[bytes, by
     except _Base as error:
         own = _innermost(error) == "<tests>"
         if own:
-            print(failure(error, wanted["tests"].splitlines()), file=sys.stderr)
+            try:
+                print(failure(error, wanted["tests"].splitlines()), file=sys.stderr)
+            except _Base:
+                pass  # the program has closed or replaced it
         return b"e", _told(error, show=not own)
     live = ""
     try:
