@@ -87,7 +87,7 @@ class _Dialog:
         return parts[0] if _len(parts) == 1 else b"".join(parts)
 
 
-def candidate(talk: int, work: str, core: bytes = b"") -> NoReturn:
+def candidate(talk: int, work: str, core: bytes) -> NoReturn:
     """The whole life of a candidate's process; never returns. core: what it says about where it runs."""
     me = _getpid()
     dialog = _Dialog(talk)

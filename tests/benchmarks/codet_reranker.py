@@ -251,34 +251,31 @@ def report(name: str, found: Rows, folder: Path) -> None:
               f"[{found_here['low']:+.3f}, {found_here['high']:+.3f}], p {found_here['p']:.4f}")  # fmt: skip
 
 
-def ranked_by(path: Path, *method: object) -> dict[str, Any]:
-    """The report of `rrk eval` on a file ranked by another method."""
-    with tempfile.TemporaryDirectory() as folder:
-        rrk("rerank", path, "--method", *method, "-o", Path(folder) / "ranked.jsonl")
-        rrk("eval", Path(folder) / "ranked.jsonl", "--against", path, "-o", Path(folder) / "report.json")
-        return json.loads((Path(folder) / "report.json").read_text())
+def ranked_by(path: Path, *method: object, against: Path | None = None) -> dict[str, Any]:
+    """The report of `rrk eval` on a file ranked by another method; beside `against`, paired, if that is given."""
+    with tempfile.TemporaryDirectory() as temporary:
+        ranked, report = Path(temporary) / "ranked.jsonl", Path(temporary) / "report.json"
+        rrk("rerank", path, "--method", *method, "-o", ranked)
+        rrk("eval", ranked, *(("--against", against) if against else ()), "-o", report)
+        return json.loads(report.read_text())
 
 
 def fused(found: Rows, folder: Path, seed: int) -> None:
     """All sets in one `rrk train-fusion`, which holds a base problem out of the member that scores it; no row has evidence."""
-    path = write(folder / "all.jsonl", (as_one(row, bare=False) for row in found))
-    rrk("train-fusion", path, "--seed", seed, "-o", folder / "fusion.json")
-    for name in sorted({row["set"] for row in found}):
-        own = [row for row in found if row["set"] == name]
-        flat = write(folder / "flat.jsonl", (as_one(row, bare=False) for row in own))
-        drawn = write(folder / "drawn.jsonl", (as_one(row | {"score": 0.0}, bare=False) for row in own))
-        rrk("rerank", flat, "--method", "fused", "-m", folder / "fusion.json", "-o", folder / f"{name}.fused.jsonl")
-        rrk("eval", folder / f"{name}.fused.jsonl", "--against", drawn, "-o", folder / f"{name}.fused.json")
-        report = json.loads((folder / f"{name}.fused.json").read_text())
-        paired = report["against"]["ranked_pass@1"]
-        print(
-            f"\n{name}, fused with nothing run: {figure(report['ranked_pass@1'])}; - random {paired['difference']:+.3f} "
-            f"[{paired['low']:+.3f}, {paired['high']:+.3f}], p {paired['p']:.4f}",
-            flush=True,
-        )
-        flat.unlink()
-        drawn.unlink()
-    path.unlink()
+    with tempfile.TemporaryDirectory() as temporary:
+        work, rows = Path(temporary), [as_one(row, bare=False) for row in found]
+        rrk("train-fusion", write(work / "all.jsonl", rows), "--seed", seed, "-o", folder / "fusion.json")
+        for name in sorted({row["set"] for row in rows}):
+            own = [row for row in rows if row["set"] == name]
+            drawn = write(work / "drawn.jsonl", (row | {"score": 0.0} for row in own))
+            given = write(work / "own.jsonl", own)
+            report = ranked_by(given, "fused", "-m", folder / "fusion.json", against=drawn)
+            paired = report["against"]["ranked_pass@1"]
+            print(
+                f"\n{name}, fused with nothing run: {figure(report['ranked_pass@1'])}; - random {paired['difference']:+.3f} "
+                f"[{paired['low']:+.3f}, {paired['high']:+.3f}], p {paired['p']:.4f}",
+                flush=True,
+            )
 
 
 def by_problem(found: Rows, score: Any) -> dict[str, float]:

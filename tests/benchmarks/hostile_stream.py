@@ -231,7 +231,10 @@ def main() -> None:
             said = f"{row['task_id']} differs between runs: {dict(collections.Counter(answers))}"
             # A fork bomb, a daemon that writes: whether their tests end first is a race of the program with itself.
             racing = {"OK", "Exception"} <= set(row.get("expected", ()))
-            print(said) if racing or len({answer.split()[0] for answer in answers}) == 1 else wrong.append(said)
+            if racing or len({answer.split()[0] for answer in answers}) == 1:
+                print(said)
+            else:
+                wrong.append(said)
     print("\n".join(wrong) or "nothing wrong")
     sys.exit(bool(wrong))
 

