@@ -64,7 +64,7 @@ def rerank(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Score the candidates of each problem and rank them (1 = best). Equal scores are ordered by --seed.
+    """Score the candidates of each problem and rank them (1 = best). Equal scores are ordered by --ties, or --seed.
 
     \b
     Methods, and the fields they need besides task_id and completion (or solution):
