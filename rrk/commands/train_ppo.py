@@ -62,6 +62,12 @@ def train_ppo(
         str, typer.Option(help="On the policy's trunk, or separate: a critic with its own.")
     ] = "trunk",
     lora_r: Annotated[int, typer.Option(help="LoRA's rank, 0: train all weights. The result is merged.")] = 0,
+    fsdp: Annotated[
+        bool,
+        typer.Option(
+            "--fsdp", help="Share weights, gradients and Adam's states out among the processes (ZeRO-3, FSDP2)."
+        ),
+    ] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="bf16 autocast; weights stay float32.")] = False,
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")

@@ -14,6 +14,7 @@ import random
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from rrk import seeds
 from rrk.errors import RrkError
@@ -21,6 +22,7 @@ from rrk.ppo import loss
 from rrk.ppo.options import PpoOptions
 from rrk.ppo.policy import collate, token_budget
 from rrk.ppo.rollout import Rollout
+from rrk.ppo.sharding import passes
 
 SUMS = ("policy_loss", "value_loss", "clip_fraction", "entropy", "policy_kl")  # over tokens; their count stands last
 
@@ -48,7 +50,8 @@ class Learner:
             order = torch.tensor(shuffle.sample(range(len(rollout.drawn)), len(rollout.drawn)))
             for part in torch.tensor_split(order, max(1, len(order) // max(o.minibatch, world))):
                 sums = self.backward(rollout, part)
-                norm = float(torch.nn.utils.clip_grad_norm_(self.trained, o.max_grad_norm))
+                total = torch.nn.utils.clip_grad_norm_(self.trained, o.max_grad_norm)
+                norm = float(total.full_tensor() if isinstance(total, DTensor) else total)
                 if norm != norm or norm == float("inf"):
                     raise RrkError(f"update {update + 1}: the gradient is {norm}; try a lower --lr")
                 if o.target_kl is not None and norms and float(sums[4] / sums[5]) > o.target_kl:
@@ -83,6 +86,9 @@ class Learner:
         drawn = [rollout.drawn[i] for i in rows]
         sums = torch.zeros(len(SUMS) + 1, dtype=torch.float64, device=device)
         groups = token_budget([len(d.prompt) + len(d.ids) for d in drawn], o.token_budget)
+        own = len(groups)
+        if o.fsdp:
+            groups += groups[-1:] * (passes(own) - own)  # in step with the others, weighing nothing
         for n, group in enumerate(groups):
             batch = collate([drawn[i].prompt for i in group], [drawn[i].ids for i in group], device)
             at = torch.tensor([rows[i] for i in group])
@@ -90,7 +96,7 @@ class Learner:
             old, value_then, advantages, returns = (
                 x[at][real].to(device) for x in (rollout.old, rollout.values, rollout.advantages, rollout.returns)
             )
-            weight = torch.tensor([counts[i] for i in group]).unsqueeze(-1).expand_as(real)[real].to(device)
+            weight = torch.tensor([counts[i] * (n < own) for i in group]).unsqueeze(-1).expand_as(real)[real].to(device)
             # Gradients travel between processes once a minibatch, with its last micro-batch.
             last = n + 1 == len(groups)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):

@@ -42,6 +42,7 @@ class PpoOptions:
     max_tokens: int = 256
     value_head: str = "trunk"  # or separate, a critic with its own trunk (H24)
     lora_r: int = 0  # 0: all weights
+    fsdp: bool = False  # share weights, gradients and Adam's states out among the processes; ours, by FSDP2
     bf16: bool = False
     gradient_checkpointing: bool = False
     token_budget: int = 8192  # tokens a micro-batch, padding counted
@@ -64,6 +65,8 @@ class PpoOptions:
                 raise UsageError(f"--{name.replace('_', '-')} is one of {', '.join(allowed)}")
         if self.advantage == "rloo" and self.samples < 2:
             raise UsageError("--advantage rloo compares samples of a prompt: give --samples 2 or more, or use gae")
+        if self.fsdp and self.lora_r:
+            raise UsageError("--fsdp is for training all weights: with --lora-r every process holds the whole model")
         if self.temperature <= 0:
             raise UsageError("--temperature must be above 0: PPO learns from what varies")
         if self.ref_temperature is not None and self.ref_temperature <= 0:

@@ -127,7 +127,7 @@ class Policy(nn.Module):
                 out = wide(self.causal.get_output_embeddings()(hidden))
             if values and self.value_head is not None:
                 seen = hidden if self.critic is None else self.critic(**given).last_hidden_state[batch.keep]
-                value = wide(self.value_head(seen).squeeze(-1))
+                value = wide(self.value_head(seen).squeeze(-1)).clone()  # FSDP2 warns of views
         return out, value
 
     @contextlib.contextmanager

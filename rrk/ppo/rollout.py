@@ -9,6 +9,7 @@ as logits are: see rrk/generation/sampler.py).
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from rrk.errors import RrkError
 from rrk.generation.sampler import Sampler
 from rrk.ppo import loss
 from rrk.ppo.policy import Policy, collate, token_budget
+from rrk.ppo.sharding import whole
 from rrk.rows import Problem
 
 NOTHING = torch.zeros(0)
@@ -68,7 +70,8 @@ class CacheSampler:
         training = model.training
         model.eval()  # gradient checkpointing forbids the cache in train() mode
         try:
-            groups = self._sampler(prompts, seeds, stops)
+            with whole(self.network):
+                groups = self._sampler(prompts, seeds, stops)
         finally:
             model.train(training)
         return [[Drawn(c.prompt, c.ids, c.text, c.finish) for c in group] for group in groups]
@@ -118,23 +121,30 @@ def annotate(
     for d in drawn:
         same.setdefault((tuple(d.prompt), tuple(d.ids)), []).append(d)
     copies = list(same.values())
-    for group in token_budget([len(own[0].prompt) + len(own[0].ids) for own in copies], budget):
-        rows = [copies[i][0] for i in group]
-        lengths = [len(d.ids) for d in rows]
-        batch = collate([d.prompt for d in rows], [d.ids for d in rows], device)
-        logits, values = network(batch)
-        parts = [loss.token_logprobs(logits, batch.drawn, temperature)]
-        if reference is not None:
-            logits, _ = reference(batch, values=False)
-        else:
-            with network.as_reference():
-                logits, _ = network(batch, values=False)
-        parts += [loss.token_logprobs(logits, batch.drawn, ref_temperature), torch.zeros_like(parts[0])]
-        if values is not None:
-            parts[2] = values
-        for i, own in zip(group, torch.stack(parts).cpu().split(lengths, dim=1), strict=True):
-            for d in copies[i]:
-                d.logprobs, d.reference, d.values = own
+    groups = token_budget([len(own[0].prompt) + len(own[0].ids) for own in copies], budget)
+
+    def batches():
+        for group in groups:
+            rows = [copies[i][0] for i in group]
+            batch = collate([d.prompt for d in rows], [d.ids for d in rows], device)
+            yield [copies[i] for i in group], [len(d.ids) for d in rows], batch
+
+    with whole(network):
+        for rows, lengths, batch in batches():
+            logits, values = network(batch)
+            logp = loss.token_logprobs(logits, batch.drawn, temperature)
+            found = torch.stack([logp, torch.zeros_like(logp) if values is None else values])
+            for same_rows, (logprobs, value) in zip(rows, found.cpu().split(lengths, dim=1), strict=True):
+                for d in same_rows:
+                    d.logprobs, d.values = logprobs, value
+    anchor = network if reference is None else reference
+    with whole(anchor), network.as_reference() if reference is None else contextlib.nullcontext():
+        for rows, lengths, batch in batches():
+            logits, _ = anchor(batch, values=False)
+            logp = loss.token_logprobs(logits, batch.drawn, ref_temperature)
+            for same_rows, logprobs in zip(rows, logp.cpu().split(lengths), strict=True):
+                for d in same_rows:
+                    d.reference = logprobs
 
 
 @dataclass

@@ -20,7 +20,7 @@ import torch
 from rrk import manifest, seeds
 from rrk.errors import RrkError, Terminated, UsageError
 from rrk.generation import processes
-from rrk.ppo import checkpoint, loss
+from rrk.ppo import checkpoint, loss, sharding
 from rrk.ppo.learner import Learner
 from rrk.ppo.log import Clock, Log
 from rrk.ppo.options import PpoOptions
@@ -81,8 +81,10 @@ class Trainer:
             )
         if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
             raise UsageError(
-                "train-ppo samples from whole weights: launch it with MULTI_GPU or MULTI_CPU (and --lora-r)"
+                "train-ppo shares weights out by itself: launch it with MULTI_GPU or MULTI_CPU, and --fsdp"
             )
+        if options.fsdp and self.accelerator.num_processes == 1:
+            raise UsageError("--fsdp needs several processes: start it with accelerate launch")
         random.seed(options.seed)
         torch.manual_seed(seeds.derive(options.seed, "ppo", "weights"))
         o = options
@@ -98,15 +100,20 @@ class Trainer:
         )
         network.train()
         network.to(self.device)
-        network.check_head(self.device)
         # Without LoRA the reference is a frozen copy; with it, the same weights with the adapters off.
         self.reference = None if o.lora_r else copy.deepcopy(network).requires_grad_(False).eval()
+        if o.fsdp and self.reference is not None:
+            sharding.share_out(network, self.device, self.accelerator.num_processes)
+            sharding.share_out(self.reference, self.device, self.accelerator.num_processes)
+        with sharding.whole(network):
+            network.check_head(self.device)
         heads = [p for n, p in network.named_parameters() if p.requires_grad and n.startswith("value_head")]
         rest = [p for n, p in network.named_parameters() if p.requires_grad and not n.startswith("value_head")]
         groups = [{"params": rest, "factor": 1.0}] + ([{"params": heads, "factor": o.value_lr_factor}] if heads else [])
-        optimizer = torch.optim.AdamW(groups, lr=o.lr, eps=o.adam_eps, weight_decay=0.0)
-        self.model, self.optimizer = self.accelerator.prepare(network, optimizer)
-        self.network: Policy = self.accelerator.unwrap_model(self.model)
+        optimizer: Any = torch.optim.AdamW(groups, lr=o.lr, eps=o.adam_eps, weight_decay=0.0)
+        self.network, self.model, self.optimizer = network, network, optimizer
+        if not o.fsdp:
+            self.model, self.optimizer = self.accelerator.prepare(network, optimizer)
         self.learner = Learner(self.model, self.optimizer, self.accelerator, o)
         self.kl = loss.KlController(o.kl, o.adaptive_kl, o.kl_horizon)
         self.normaliser = ScoreNormaliser()
@@ -130,7 +137,7 @@ class Trainer:
             "params": self.params,
             "update": self.update,
             "weights": self._weights(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": sharding.gather_optimizer(self.optimizer, self.accelerator.is_main_process),
             "beta": self.kl.beta,
             "normaliser": (self.normaliser.mean, self.normaliser.deviation),
             "log": self.log.rows,
@@ -143,8 +150,8 @@ class Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         """The inverse of state()."""
-        self._set_weights(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        sharding.load(self.network, state["weights"])
+        sharding.load_optimizer(self.optimizer, state["optimizer"])
         self.kl.beta = state["beta"]
         self.normaliser = ScoreNormaliser(*state["normaliser"])
         for name in ("update", "best", "best_weights", "stale", "stopped"):
@@ -153,18 +160,13 @@ class Trainer:
         checkpoint.restore_random_state(state["random"])
 
     def _weights(self) -> dict[str, torch.Tensor]:
-        return {n: p.detach().cpu().clone() for n, p in self.network.named_parameters() if p.requires_grad}
-
-    def _set_weights(self, weights: dict[str, torch.Tensor]) -> None:
-        with torch.no_grad():
-            for name, parameter in self.network.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(weights[name])
+        return sharding.gather(self.network, self.accelerator.is_main_process)
 
     def save(self) -> None:
         """Checkpoint by the main process; the others wait."""
+        state = self.state()  # by all of them: shared-out weights are gathered
         if self.accelerator.is_main_process:
-            checkpoint.save(self.out, self.update, self.state())
+            checkpoint.save(self.out, self.update, state)
         self.accelerator.wait_for_everyone()
 
     # ---- the loop ----------------------------------------------------------------------------------------------
@@ -292,17 +294,21 @@ class Trainer:
 
     def finish(self, inputs: Sequence[str]) -> dict[str, Any]:
         """Write the model (the probe's best, or the last), the manifest last of all, and forget the states."""
-        if self.best is not None and self.best_weights is not None:
-            self._set_weights(self.best_weights)
+        weights = self.best_weights or self._weights()
         kept = self.best["update"] if self.best else self.update
         final = self.log.rows[-1] if self.log.rows else {}
         figures = {"kept_update": kept, "stopped": self.stopped, "best_probe": self.best, "last": final}
         if self.accelerator.is_main_process:
-            model = self.network.model
+            model: Any = self.network.model
+            own: dict[str, torch.Tensor] | None = None
+            if self.options.fsdp:
+                own = {n.removeprefix("model."): w for n, w in weights.items() if n.startswith("model.")}
+            else:
+                sharding.load(self.network, weights)
             if self.options.lora_r:
                 model = model.merge_and_unload()
             try:
-                model.save_pretrained(self.out)
+                model.save_pretrained(self.out, state_dict=own)
                 self.tokenizer.save_pretrained(self.out)
                 manifest.write(
                     self.out,

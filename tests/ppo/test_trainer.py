@@ -14,6 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
+from safetensors.torch import load_file  # noqa: E402
 
 from rrk.errors import RrkError, Terminated, UsageError  # noqa: E402
 from rrk.ppo import checkpoint, loss  # noqa: E402
@@ -139,6 +140,24 @@ def test_two_processes_give_the_loss_of_one(sft, tmp_path, variant):
     two = [start(tmp_path / "two", chosen, environment=own) for own in launched(2)]
     finish(one, *two)
     assert_same_first_update(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize("variant", ["gae-separate", "rloo"])
+def test_weights_shared_out_among_processes_train_alike(sft, tmp_path, variant):
+    """In small micro-batches, of which one process may have more than the other; stopped and resumed, too."""
+    chosen = VARIANTS[variant] | {"updates": 3, "token_budget": 40}
+    one = start(tmp_path / "one", chosen)
+    shared = chosen | {"fsdp": True}
+    finish(one, *[start(tmp_path / "two", shared, environment=own) for own in launched(2)])
+    assert_same_first_update(tmp_path / "one", tmp_path / "two")
+    for name, weight in load_file(tmp_path / "one/model.safetensors").items():
+        assert torch.allclose(weight, load_file(tmp_path / "two/model.safetensors")[name], atol=2e-3), name
+    assert json.loads((tmp_path / "two/config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
+    finish(*[start(tmp_path / "cut", shared, stop=True, environment=own) for own in launched(2)])
+    assert len(rows(tmp_path / "cut")) == 1
+    finish(*[start(tmp_path / "cut", shared, resume=True, environment=own) for own in launched(2)])
+    assert weights(tmp_path / "cut") == weights(tmp_path / "two")
+    assert rows(tmp_path / "cut") == rows(tmp_path / "two")
 
 
 @pytest.mark.slow
@@ -429,11 +448,17 @@ def test_old_log_probabilities_are_those_of_the_first_training_pass(sft, tmp_pat
 
 @pytest.mark.parametrize(
     "more",
-    [{"advantage": "td"}, {"samples": 1}, {"temperature": 0.0}, {"kl_estimator": "k2"}, {"ref_temperature": 0.0}],
-)
+    [{"advantage": "td"}, {"samples": 1}, {"temperature": 0.0}, {"kl_estimator": "k2"}, {"ref_temperature": 0.0},
+     {"fsdp": True, "lora_r": 4}],
+)  # fmt: skip
 def test_contradictory_options_are_refused(more):
     with pytest.raises(UsageError):
         options(**more).check()
+
+
+def test_one_process_has_nobody_to_share_weights_with(sft, tmp_path):
+    with pytest.raises(UsageError, match="accelerate launch"):
+        Trainer(PROBLEMS, sft, reward, tmp_path, options(fsdp=True), None, {})
 
 
 def test_kl_uses_the_reference_before_training(sft):

@@ -6,6 +6,7 @@ torch loaded; `accelerate launch` needs a program:  python -m tests.ppo.world OU
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import multiprocessing
@@ -19,6 +20,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rrk import cli
+from rrk.errors import Terminated
 from rrk.ppo.options import PpoOptions
 from rrk.ppo.trainer import train_ppo
 from rrk.rows import Problem
@@ -69,12 +71,15 @@ def options(**more) -> PpoOptions:
     return PpoOptions(**{**SMALL, **more})
 
 
-def run(out, chosen: dict, resume: bool = False, slow: bool = False, environment: dict | None = None) -> None:
-    """One training of the model beside `out`, in this process."""
+def run(out, chosen: dict, resume=False, slow=False, stop=False, environment: dict | None = None) -> None:
+    """One training of the model beside `out`, in this process; `stop`: asked to after the first update."""
     os.environ.update(environment or {})
     torch.set_num_threads(1)
     given = slow_reward if slow else reward
-    train_ppo(PROBLEMS, Path(out).parent / "sft", given, out, options(**chosen), resume=resume)
+    with contextlib.suppress(*[Terminated] * stop):
+        train_ppo(
+            PROBLEMS, Path(out).parent / "sft", given, out, options(**chosen), resume=resume, should_stop=lambda: stop
+        )
 
 
 def start(out, chosen: dict, **more) -> multiprocessing.Process:
