@@ -13,8 +13,8 @@ class PpoOptions:
     A24 Ahmadian et al. 2024; "ours" is measured on the tiny example or a guess that we own to."""
 
     updates: int = 20  # ours
-    prompts_per_update: int = 32  # ours
-    samples: int = 8  # programs a prompt; ours (A24 uses 2-4)
+    prompts_per_update: int = 64  # ours: more problems beat more samples of each on the tiny example
+    samples: int = 4  # programs a prompt; A24
     epochs: int = 2  # passes over a rollout; Z19, H24: 4
     minibatch: int = 64  # programs an optimiser step; ours
     lr: float = 2e-4  # ours, for tiny models; H24: 3e-6 at 1B

@@ -20,7 +20,6 @@ to a job on its way:
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -28,11 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from rrk.errors import RrkError
-from rrk.sandbox import batches, recipes, toolchains
+from rrk.sandbox import batches, recipes
 from rrk.sandbox.cache import Cache, rules
 from rrk.sandbox.fairness import Fairness
 from rrk.sandbox.fleet import Fleet, Slot
-from rrk.sandbox.lane import Lane
+from rrk.sandbox.outfitter import LOST, Outfitter
 from rrk.sandbox.toolchain import Toolchain
 from rrk.sandbox.verdict import (
     MEMORY_LIMIT,
@@ -44,9 +43,7 @@ from rrk.sandbox.verdict import (
     Verdict,
     verdict,
 )
-from rrk.sandbox.wire import Gone
 
-LOST = (OSError, EOFError, Gone)  # what a lane that ends in the middle of its work raises
 TRIES = 4  # the first and three more
 RECENT = 4096  # verdicts kept in memory for jobs that come again
 _CHUNK = 64  # jobs read before lanes hear of them
@@ -95,22 +92,18 @@ class Judge:
         if jobs < 1 or repeat < 1:
             raise ValueError("jobs and repeat must be 1 or more")
         self.figures: Counter[str] = Counter()
-        self.notes: list[str] = []
+        self._outfitter = Outfitter(level, sandboxes, packages, lane)
+        self.notes = self._outfitter.notes
         self._level, self._repeat = level, repeat
-        self._sandboxes, self._packages = tuple(sandboxes), tuple(packages)
+        self._packages = tuple(packages)
         self._timeout, self._memory = timeout, memory_mb
         # Far enough that an endless loop at the head of the line leaves the other lanes something to do.
         self._window = window or max(1024, 256 * jobs)
-        self._new_lane = lane
         self._cache = Cache(cache) if cache is not None else None
         self._fleet = Fleet(jobs, self._run)
         self._lock = self._fleet.lock
         self._entries: dict[str, _Entry] = {}  # in flight, by key
         self._recent: OrderedDict[str, Verdict] = OrderedDict()
-        self._toolchains: dict[str, Toolchain | RrkError] = {}
-        self._ready: dict[str, threading.Lock] = {}  # languages being looked up or prepared
-        self._prepared: set[str] = set()
-        self._mounts: frozenset[str] = frozenset()
         self._unsaved: deque[_Entry] = deque()
         self._each_s = 1.0
         self._fair = Fairness()
@@ -216,7 +209,7 @@ class Judge:
         return entry, True
 
     def _cache_key(self, entry: _Entry) -> str:
-        toolchain = self._toolchain(entry.job.language)
+        toolchain = self._outfitter.toolchain(entry.job.language)
         digest = toolchain.digest if isinstance(toolchain, Toolchain) else ""
         parts = [rules(), entry.key, digest, self._level, self._repeat, entry.reference]
         if self._packages:
@@ -229,7 +222,7 @@ class Judge:
 
     def _run(self, slot: Slot, entry: _Entry) -> None:
         job = entry.job
-        toolchain = self._toolchain(job.language)
+        toolchain = self._outfitter.toolchain(job.language)
         if isinstance(toolchain, RrkError):
             return self._settle(slot, entry, verdict(NO_TOOLCHAIN, stderr=str(toolchain), reason="language"))
         if lacking := toolchain.missing():
@@ -240,14 +233,14 @@ class Judge:
             if entry.tests is not None:
                 text = "evidence is gathered for Python only"
                 return self._settle(slot, entry, verdict(NO_TOOLCHAIN, stderr=text, reason="language"))
-            self._prepare(slot, toolchain)
+            self._outfitter.prepare(slot, toolchain)
             together = [entry]
             if toolchain.batch is not None and not entry.alone and not entry.tries and not entry.timeout:
                 together += self._fleet.alike(
                     lambda e: e.job.language == job.language and not (e.tries or e.timeout), toolchain.batch.most - 1
                 )
             return self._recipe(slot, toolchain, together)
-        self._lane(slot, frozenset())
+        self._outfitter.lane(slot)
         try:
             limited = self._limited(entry, toolchain)
             if entry.tests is not None:
@@ -340,16 +333,16 @@ class Judge:
         """True, and entry.timeout set, if the problem's own solution needs so long that the limit was unfair."""
         if entry.reference is None or entry.tests is not None or entry.timeout or entry.job.timeout:
             return False
-        toolchain = self._toolchain(entry.job.language)
+        toolchain = self._outfitter.toolchain(entry.job.language)
         if not isinstance(toolchain, Toolchain):
             return False
 
         def run(job: Job) -> Verdict | None:
             try:
                 if toolchain.judge == "python":
-                    self._lane(slot, frozenset())
+                    self._outfitter.lane(slot)
                     return slot.lane.python(job)
-                self._lane(slot, frozenset(toolchain.mounts()))
+                self._outfitter.lane(slot, toolchain)
                 with slot.lane.box() as box:
                     return recipes.judge(toolchain, job, box)
             except (*LOST, RrkError):
@@ -358,51 +351,6 @@ class Judge:
 
         entry.timeout = self._fair.longer(entry.job, entry.reference, toolchain, run)
         return entry.timeout is not None
-
-    # Languages and lanes.
-
-    def _toolchain(self, language: str) -> Toolchain | RrkError:
-        """The language's toolchain with its tools looked up (once), or the error that says why there is none."""
-        with self._lock:
-            lock = self._ready.setdefault(language, threading.Lock())
-        with lock:
-            if language not in self._toolchains:
-                try:
-                    found: Toolchain | RrkError = toolchains.load(language, self._sandboxes)
-                    getattr(found, "digest", None)  # looks the tools up: here, in one thread
-                except RrkError as error:
-                    found = error
-                self._toolchains[language] = found
-            return self._toolchains[language]
-
-    def _prepare(self, slot: Slot, toolchain: Toolchain) -> None:
-        """A lane that has the language's tools, and what the language wants prepared."""
-        with self._lock:
-            lock = self._ready.setdefault(f"prepare {toolchain.id}", threading.Lock())
-        with lock:
-            if toolchain.id not in self._prepared:
-                self._prepared.add(toolchain.id)
-                if toolchain.prepare is not None and not toolchain.prepared() and toolchain.usable(toolchain.prepare):
-                    self._lane(slot, frozenset(toolchain.mounts()))
-                    try:
-                        with slot.lane.box() as box:
-                            batches.prepare(toolchain, box)
-                    except RrkError as error:
-                        self.notes.append(str(error))
-                    except LOST as error:
-                        self.notes.append(f"{toolchain.source.name}: preparing {toolchain.title} failed: {error}")
-                        slot.drop()
-        self._lane(slot, frozenset(toolchain.mounts()))
-
-    def _lane(self, slot: Slot, mounts: frozenset[str]) -> None:
-        """See that the slot has a live lane that shows these folders."""
-        if slot.lane is not None and (slot.lane.dead or not mounts <= slot.mounts):
-            slot.drop()
-        if slot.lane is None:
-            with self._lock:
-                self._mounts |= mounts
-                slot.mounts = self._mounts
-            slot.lane = (self._new_lane or Lane)(level=self._level, mounts=sorted(slot.mounts), packages=self._packages)
 
 
 def _key(job: Job, tests: tuple[str, ...] | None) -> str:

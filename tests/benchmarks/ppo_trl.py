@@ -7,7 +7,7 @@ VENV:  python3 -m venv VENV && VENV/bin/pip install torch 'trl==1.12.*'
 DIRs:  the tiny world (examples/tiny/world.py) and `make iterate`'s SFT model and first reranker.
 
 Both trainers run at the same time, so what else the machine does hits both. Each draws 256 programs an update, 2 epochs,
-minibatches of 64, clip .2, the same rates. TRL draws one program of each of 256 prompts, ours 16 of each of 16 and
+minibatches of 64, clip .2, the same rates. TRL draws one program of each of 256 prompts, ours 4 of each of 64 and
 its KL is to the SFT model at temperature .7 (examples/tiny/rrk.toml; --ref-temperature 1: as TRL). TRL's scores
 are not normalised: its KL weight and missing-EOS penalty are multiplied by the deviation of the SFT model's scores, so that
 both weigh score and KL alike. TRL's critic starts from the reranker, as its examples do. CPU seconds are those of training:
@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
-PROMPTS, SAMPLES, MINIBATCH, EPOCHS, TOKENS, KL, PENALTY, LR = 16, 16, 64, 2, 64, 0.1, 3.0, 2e-4
+PROMPTS, SAMPLES, MINIBATCH, EPOCHS, TOKENS, KL, PENALTY, LR = 64, 4, 64, 2, 64, 0.1, 3.0, 2e-4
 
 
 def problems(path: Path):
