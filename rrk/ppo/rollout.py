@@ -50,7 +50,7 @@ Reward = Callable[[Sequence[tuple[str, Sequence[str], str | None]]], Sequence[Se
 
 
 class CacheSampler:
-    """rrk.generation's sampler on a policy in training: batches of many prompts, bf16 by autocast."""
+    """rrk.generation's sampler on a policy in training (its weights whole): batches of many prompts, bf16 by autocast."""
 
     def __init__(self, network: Policy, tokenizer, temperature=1.0, max_tokens=256, stop: Sequence[str] = ()):
         self.network = network
@@ -70,8 +70,7 @@ class CacheSampler:
         training = model.training
         model.eval()  # gradient checkpointing forbids the cache in train() mode
         try:
-            with whole(self.network):
-                groups = self._sampler(prompts, seeds, stops)
+            groups = self._sampler(prompts, seeds, stops)
         finally:
             model.train(training)
         return [[Drawn(c.prompt, c.ids, c.text, c.finish) for c in group] for group in groups]

@@ -242,7 +242,7 @@ class Trainer:
         problems = [self.problems[chosen[k]] for k in mine]
         # k is in the seed: a problem that comes twice in a batch gets other samples.
         streams = [[seeds.derive(o.seed, "rollout", self.update, k, j) for j in range(o.samples)] for k in mine]
-        with self.clock("rollout"):
+        with self.clock("rollout"), sharding.whole(self.network):
             groups = self._sampler()([p.prompt for p in problems], streams, [p.stop_tokens for p in problems])
         with self.clock("score"):
             score(groups, problems, self.reward)
@@ -271,7 +271,7 @@ class Trainer:
         """Measure by the main process, remember the best weights, apply the stopping rule."""
         o = self.options
         measured: list[dict[str, Any]] = [{}]
-        with self.clock("probe"):
+        with self.clock("probe"), sharding.whole(self.network):
             if self.accelerator.is_main_process:
                 measured = [self.probe.measure(self._sampler(), self.reward, o.probe_samples, o.seed)]
             if self.accelerator.num_processes > 1:
@@ -294,7 +294,7 @@ class Trainer:
 
     def finish(self, inputs: Sequence[str]) -> dict[str, Any]:
         """Write the model (the probe's best, or the last), the manifest last of all, and forget the states."""
-        weights = self.best_weights or self._weights()
+        weights = self._weights() if self.best is None else self.best_weights or {}  # {}: not the main process
         kept = self.best["update"] if self.best else self.update
         final = self.log.rows[-1] if self.log.rows else {}
         figures = {"kept_update": kept, "stopped": self.stopped, "best_probe": self.best, "last": final}

@@ -22,6 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from rrk import cli
 from rrk.errors import Terminated
 from rrk.ppo.options import PpoOptions
+from rrk.ppo.probe import Probe
 from rrk.ppo.trainer import train_ppo
 from rrk.rows import Problem
 
@@ -71,15 +72,15 @@ def options(**more) -> PpoOptions:
     return PpoOptions(**{**SMALL, **more})
 
 
-def run(out, chosen: dict, resume=False, slow=False, stop=False, environment: dict | None = None) -> None:
+def run(out, chosen: dict, resume=False, slow=False, stop=False, probe=False, environment: dict | None = None) -> None:
     """One training of the model beside `out`, in this process; `stop`: asked to after the first update."""
     os.environ.update(environment or {})
     torch.set_num_threads(1)
     given = slow_reward if slow else reward
+    sft = Path(out).parent / "sft"
+    witness = Probe(PROBLEMS[:2], lambda programs: ["a" in text for _, text in programs]) if probe else None
     with contextlib.suppress(*[Terminated] * stop):
-        train_ppo(
-            PROBLEMS, Path(out).parent / "sft", given, out, options(**chosen), resume=resume, should_stop=lambda: stop
-        )
+        train_ppo(PROBLEMS, sft, given, out, options(**chosen), witness, resume, should_stop=lambda: stop)
 
 
 def start(out, chosen: dict, **more) -> multiprocessing.Process:
