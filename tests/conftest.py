@@ -38,7 +38,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def launched(count: int) -> list[dict[str, str]]:
-    """What `accelerate launch --cpu` sets for each of so many processes."""
+    """What a launcher sets for each of so many processes."""
     shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
     shared |= {"MASTER_PORT": str(random.randint(20000, 60000)), "ACCELERATE_USE_CPU": "true"}
     return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]

@@ -74,6 +74,7 @@ class Trainer:
 
         self.problems, self.reward, self.out, self.options = list(problems), reward, out, options
         self.probe, self.params = probe, params
+        processes.state()  # first: Accelerator by itself would leave launched processes alone where there is no GPU
         self.accelerator = Accelerator(mixed_precision="no")  # --bf16 is ours, and the sampler's too
         if options.prompts_per_update * options.samples < self.accelerator.num_processes:
             raise UsageError(

@@ -168,10 +168,11 @@ def test_weights_shared_out_among_processes_train_alike(sft, tmp_path, variant):
 @pytest.mark.slow
 def test_accelerate_launch_gives_the_loss_of_one_process(sft, tmp_path):
     chosen = {"advantage": "gae", "updates": 2}
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    # --multi_gpu: with --cpu it starts one process, whatever their number.
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]
     launch += ["--main_process_port", str(random.randint(20000, 60000))]
-    command = [sys.executable, *launch, "-m", "tests.ppo.world", str(tmp_path / "two"), json.dumps(chosen)]
+    command = [sys.executable, *launch, "-m", "tests.ppo.world", str(tmp_path / "two"), json.dumps(chosen), "2"]
     subprocess.run(command, cwd=ROOT, env=environment(), check=True, timeout=200)
     finish(start(tmp_path / "one", chosen))
     assert_same_first_update(tmp_path / "one", tmp_path / "two")

@@ -1,7 +1,7 @@
 """A world of one second: a 2-layer model over characters and a reward that counts letters.
 
 Tests that kill a training or run it in several processes call `start`, whose children are forked from one server that has
-torch loaded; `accelerate launch` needs a program:  python -m tests.ppo.world OUT JSON-OPTIONS
+torch loaded; `accelerate launch` needs a program:  python -m tests.ppo.world OUT JSON-OPTIONS PROCESSES
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rrk import cli
 from rrk.errors import Terminated
+from rrk.generation import processes
 from rrk.ppo.options import PpoOptions
 from rrk.ppo.probe import Probe
 from rrk.ppo.trainer import train_ppo
@@ -121,3 +122,4 @@ def _server():
 
 if __name__ == "__main__":
     run(sys.argv[1], json.loads(sys.argv[2]))
+    assert processes.count() == int(sys.argv[3])
