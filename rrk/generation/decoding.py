@@ -41,14 +41,15 @@ def bucket(prompt: Sequence[int]) -> int:
     return -(-(len(prompt) - 1) // BUCKET) * BUCKET
 
 
-def fill(model) -> int:
+def fills(model) -> list[int]:
     """Rows to fill up to multiples of, so that every layer's output is whole turns of the vector loops for each thread.
 
-    TURN elements are 32 float32 with AVX-512, two registers. What this misses is found by the sampler's trial.
+    TURN elements are 32 float32 with AVX-512, two registers. Which of these rounds every row alike depends on the
+    processor as well (with AMX, products of fewer than 16 rows take other paths): the sampler's trial finds it out.
     """
     widths = {module.out_features for module in model.modules() if isinstance(module, torch.nn.Linear)}
     turns = TURN * torch.get_num_threads()
-    return next((n for n in (4, 8, 16) if all(n * width % turns == 0 for width in widths)), TURN)
+    return [n for n in (4, 8, 16) if all(n * width % turns == 0 for width in widths)] + [TURN]
 
 
 def shares_prefix(model) -> bool:

@@ -73,7 +73,8 @@ class Sampler:
         self.rows = rows or self._rows_by_memory()
         self.longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 60
         self._shared: bool | None = None
-        self._fill = decoding.fill(model)
+        self._fills = decoding.fills(model)
+        self._fill = self._fills[0]
         self._stops: dict[tuple[str, ...], StopStrings] = {}
 
     def __call__(
@@ -138,7 +139,7 @@ class Sampler:
     def mixes(self, samples: int) -> bool:
         """Whether several problems share a batch: if at least two fit, and it changes no bit of any result."""
         if self.mix is None:
-            self.mix = self.rows >= 2 * samples and self._mixing_changes_nothing()
+            self.mix = self.rows >= 2 * samples and any(map(self._mixing_changes_nothing, self._fills))
         return self.mix
 
     def _next_batch(self, todo: list[tuple[int, int]], heads: list[list[int]], mix: bool) -> list[tuple[int, int]]:
@@ -184,8 +185,9 @@ class Sampler:
                 return False
         return True
 
-    def _mixing_changes_nothing(self) -> bool:
-        """Logits of one problem's rows, alone and among others, must agree in every bit."""
+    def _mixing_changes_nothing(self, fill: int) -> bool:
+        """Logits of one problem's rows, alone and among others, must agree in every bit; this fill is the one from now on."""
+        self._fill = fill
         prompts = _trial_prompts(self.model, (5, 20, 11, 30, 32))
         forced = _trial_prompts(self.model, [decoding.GROWTH + 3] * 5)
         together = self._forced(prompts, [p for p in range(5) for _ in range(7)], [f for f in forced for _ in range(7)])
