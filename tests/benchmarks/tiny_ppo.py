@@ -1,12 +1,11 @@
 """The tiny loop over seeds: what PPO against a reranker gains on held-out problems, and what too much of it costs.
 
-    python -m tests.benchmarks.tiny_ppo [--seeds 0 1 2 3 4] [--rounds 2] [--long 60] [--run NAME]
+    python -m tests.benchmarks.tiny_ppo [--seeds 0 1 2 3 4] [--rounds 2] [--long 60] [--kl .1 .02] [--run NAME]
 
 A seed is `make iterate ROUND=2 RUN=NAME-SEED SEED=SEED`, twice as long as the README's: round 1 is PPO against the first
 reranker, round 2 PPO from the SFT model against the one retrained on executed samples of round 1's policy. --long N: N updates
-against the first reranker, once with the probe, which keeps the best, and once without, which ends with the last weights of the
-same run. What is there already is kept, so a stopped run goes on. Prints each figure a seed, its mean, and a 95 % interval
-over seeds (Student's t).
+against the first reranker for each --kl; what the probe kept and the last weights of the same run are measured. What is there
+already is kept, so a stopped run goes on. Prints each figure a seed, its mean, and a 95 % interval over seeds (Student's t).
 """
 
 from __future__ import annotations
@@ -15,9 +14,11 @@ import argparse
 import json
 import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -56,18 +57,54 @@ class Seed:
         """pass@1 of executed samples, as many of each problem."""
         return statistics.mean(bool(json.loads(line)["passed"]) for line in open(self.at / verdicts))
 
-    def long(self, name: str, updates: int, *more: str) -> float:
-        """pass@1 on the test problems of a policy that was trained so long against the first reranker."""
-        policy = self.rrk(
-            name, "train-ppo", str(self.at / "data/train.jsonl"), "-m", str(self.at / "sft"), "--reranker",
-            str(self.at / "0/reranker"), "--seed", str(self.seed), "--updates", str(updates), "--resume", *more,
-        )  # fmt: skip
-        problems = str(self.at / "data/test.jsonl")
-        drawn = self.rrk(f"{name}.samples.jsonl", "sample", problems, "-m", policy, "-n", "16")
+    def long(self, updates: int, kl: float) -> str:
+        """The folder of a policy trained so long against the first reranker, its last weights in last/."""
+        out = self.at / f"long-{updates}-{kl}"
+        if not (out / "rrk.json").exists():
+            shutil.rmtree(out, ignore_errors=True)
+            given = json.dumps({"at": str(self.at), "out": str(out), "updates": updates, "kl": kl, "seed": self.seed})
+            command = [sys.executable, "-m", "tests.benchmarks.tiny_ppo", "--train", given]
+            self._call(command, {"OMP_NUM_THREADS": "1"})
+        return out.name
+
+    def test(self, policy: str) -> float:
+        """pass@1 of a policy on the test problems."""
+        problems, name = str(self.at / "data/test.jsonl"), policy.replace("/", "-")
+        drawn = self.rrk(f"{name}.samples.jsonl", "sample", problems, "-m", str(self.at / policy), "-n", "16")
         return self.rate(self.rrk(f"{name}.jsonl", "execute", drawn, "-p", problems))
 
 
-def one(seed: Seed, rounds: int, long: int) -> dict[str, float]:
+def train(at: str, out: str, updates: int, kl: float, seed: int) -> None:
+    """`rrk train-ppo` with the tiny world's options, but for these; the last weights are saved beside what the probe keeps."""
+    import torch
+
+    from rrk.ppo.options import PpoOptions
+    from rrk.ppo.probe import Probe
+    from rrk.ppo.trainer import Trainer
+    from rrk.sandbox import Job, Judge
+    from tests.benchmarks.ppo_trl import problems, rewarder
+
+    torch.set_num_threads(1)
+    chosen = tomllib.loads((ROOT / "examples/tiny/rrk.toml").read_text())["train-ppo"]
+    options = PpoOptions(**{**chosen, "updates": updates, "kl": kl, "seed": seed, "save_every": updates})
+    world = Path(at)
+    with Judge() as judge:
+
+        def passed(programs):
+            jobs = (Job(p.language, p.prompt, text, p.tests, p.entry_point) for p, text in programs)
+            return [verdict.passed for verdict in judge.judge(jobs)]
+
+        run = Trainer(
+            problems(world / "data/train.jsonl"), world / "sft", rewarder(str(world / "0/reranker")), Path(out), options,
+            Probe(problems(world / "data/dev.jsonl"), passed), {},
+        )  # fmt: skip
+        run.loop(lambda: False, lambda row: None)
+    run.network.model.save_pretrained(Path(out) / "last")
+    run.tokenizer.save_pretrained(Path(out) / "last")
+    run.finish([])
+
+
+def one(seed: Seed, rounds: int, long: int, kls: list[float]) -> dict[str, float]:
     """Every figure of a seed."""
     seed.iterate(rounds)
     found = {"SFT": seed.rate("0/test-verdicts.jsonl"), "SFT, greedy": seed.rate("0/greedy.jsonl")}
@@ -80,14 +117,13 @@ def one(seed: Seed, rounds: int, long: int) -> dict[str, float]:
         seconds = [r["seconds"]["total"] - r["seconds"].get("probe", 0) for r in log if r["update"]]
         found[f"{name}, seconds an update"] = statistics.mean(seconds)
         print(f"  seed {seed.seed} {name}: " + curve(log), flush=True)
-    if long:
-        name = f"{long} updates against reranker 0"
-        with ThreadPoolExecutor(2) as pool:  # a core each
-            kept = pool.submit(seed.long, "long", long, "--probe", str(seed.at / "data/dev.jsonl"))
-            found[f"{name}, last"] = seed.long("long-last", long)
-            found[f"{name}, kept"] = kept.result()
-        log = [json.loads(line) for line in open(seed.at / "long/log.jsonl")]
-        print(f"  seed {seed.seed} {name}: " + curve(log), flush=True)
+    with ThreadPoolExecutor(2) as pool:  # a core each
+        for kl, folder in zip(kls, pool.map(lambda kl: seed.long(long, kl), kls), strict=True):
+            name = f"{long} updates against reranker 0, KL weight {kl:g}"
+            found[f"{name}: kept"], found[f"{name}: last"] = seed.test(folder), seed.test(f"{folder}/last")
+            log = [json.loads(line) for line in open(seed.at / folder / "log.jsonl")]
+            found[f"{name}: KL at the end"] = log[-1]["kl"]
+            print(f"  seed {seed.seed} {name}: " + curve(log), flush=True)
     return found
 
 
@@ -106,10 +142,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--long", type=int, default=0)
+    parser.add_argument("--kl", type=float, nargs="+", default=[0.1, 0.02])
+    parser.add_argument("--train", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.train:
+        return train(**json.loads(args.train))
     every = []
     for number in args.seeds:
-        found = one(Seed(args.run, number), args.rounds, args.long)
+        found = one(Seed(args.run, number), args.rounds, args.long, args.kl if args.long else [])
         every.append(found)
         print(f"seed {number}: " + ", ".join(f"{k} {v:.3f}" for k, v in found.items()), flush=True)
     n = len(every)
