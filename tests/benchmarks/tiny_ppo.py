@@ -88,6 +88,7 @@ def train(at: str, out: str, updates: int, kl: float, seed: int) -> None:
     chosen = tomllib.loads((ROOT / "examples/tiny/rrk.toml").read_text())["train-ppo"]
     options = PpoOptions(**{**chosen, "updates": updates, "kl": kl, "seed": seed, "save_every": updates})
     world = Path(at)
+    Path(out).mkdir(parents=True)
     with Judge() as judge:
 
         def passed(programs):
