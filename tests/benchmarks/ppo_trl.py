@@ -116,8 +116,11 @@ def main() -> None:
     parser.add_argument("--ref-temperature", type=float, default=0.7)
     parser.add_argument("--test-samples", type=int, default=8)
     args = parser.parse_args()
+    import torch
+
     from rrk.sandbox import Judge
 
+    torch.set_num_threads(1)  # for sampling with so small a model, two wait for each other
     common = {
         "data": f"{args.world}/train.jsonl", "sft": args.sft, "reranker": args.reranker, "updates": args.updates,
         "every": args.every, "ref_temperature": args.ref_temperature,
