@@ -139,8 +139,16 @@ class Sampler:
     def mixes(self, samples: int) -> bool:
         """Whether several problems share a batch: if at least two fit, and it changes no bit of any result."""
         if self.mix is None:
-            self.mix = self.rows >= 2 * samples and any(map(self._mixing_changes_nothing, self._fills))
+            self.mix = self.rows >= 2 * samples and self._find_fill()
         return self.mix
+
+    def _find_fill(self) -> bool:
+        """Settle on the least fill with which mixing changes nothing; False if there is none."""
+        for fill in self._fills:
+            self._fill = fill
+            if self._mixing_changes_nothing():
+                return True
+        return False
 
     def _next_batch(self, todo: list[tuple[int, int]], heads: list[list[int]], mix: bool) -> list[tuple[int, int]]:
         first = todo[0][0]
@@ -185,9 +193,8 @@ class Sampler:
                 return False
         return True
 
-    def _mixing_changes_nothing(self, fill: int) -> bool:
-        """Logits of one problem's rows, alone and among others, must agree in every bit; this fill is the one from now on."""
-        self._fill = fill
+    def _mixing_changes_nothing(self) -> bool:
+        """Logits of one problem's rows, alone and among others, must agree in every bit."""
         prompts = _trial_prompts(self.model, (5, 20, 11, 30, 32))
         forced = _trial_prompts(self.model, [decoding.GROWTH + 3] * 5)
         together = self._forced(prompts, [p for p in range(5) for _ in range(7)], [f for f in forced for _ in range(7)])

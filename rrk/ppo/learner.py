@@ -14,7 +14,6 @@ import random
 from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor
 
 from rrk import seeds
 from rrk.errors import RrkError
@@ -22,7 +21,7 @@ from rrk.ppo import loss
 from rrk.ppo.options import PpoOptions
 from rrk.ppo.policy import collate, token_budget
 from rrk.ppo.rollout import Rollout
-from rrk.ppo.sharding import passes
+from rrk.ppo.sharding import clip_gradients, passes
 
 SUMS = ("policy_loss", "value_loss", "clip_fraction", "entropy", "policy_kl")  # over tokens; their count stands last
 
@@ -50,8 +49,7 @@ class Learner:
             order = torch.tensor(shuffle.sample(range(len(rollout.drawn)), len(rollout.drawn)))
             for part in torch.tensor_split(order, max(1, len(order) // max(o.minibatch, world))):
                 sums = self.backward(rollout, part)
-                total = torch.nn.utils.clip_grad_norm_(self.trained, o.max_grad_norm)
-                norm = float(total.full_tensor() if isinstance(total, DTensor) else total)
+                norm = clip_gradients(self.trained, o.max_grad_norm)
                 if norm != norm or norm == float("inf"):
                     raise RrkError(f"update {update + 1}: the gradient is {norm}; try a lower --lr")
                 if o.target_kl is not None and norms and float(sums[4] / sums[5]) > o.target_kl:

@@ -12,7 +12,7 @@ Rajbhandari et al. 2020 (ZeRO), Zhao et al. 2023 (FSDP).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -56,6 +56,12 @@ def whole(network: nn.Module) -> Iterator[None]:
 def passes(own: int) -> int:
     """The most passes that any process has to make."""
     return max(gather_object([own]))
+
+
+def clip_gradients(parameters: Sequence[Tensor], most: float) -> float:
+    """Scale gradients down to this norm over all processes' slices; the norm that they had."""
+    norm = torch.nn.utils.clip_grad_norm_(parameters, most)
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
 def gather(network: nn.Module, keep: bool = True) -> dict[str, Tensor]:
