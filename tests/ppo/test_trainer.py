@@ -146,7 +146,10 @@ def test_two_processes_give_the_loss_of_one(sft, tmp_path, variant):
 def test_weights_shared_out_among_processes_train_alike(sft, tmp_path, variant):
     """In small micro-batches, of which one process may have more than the other; stopped and resumed, too."""
     chosen = VARIANTS[variant] | {"updates": 3, "token_budget": 40, "probe_every": 2}
-    shared, probe = chosen | {"fsdp": True}, variant == "rloo"  # without a probe the last weights are kept: they have moved
+    shared, probe = (
+        chosen | {"fsdp": True},
+        variant == "rloo",
+    )  # without a probe the last weights are kept: they have moved
     one = start(tmp_path / "one", chosen, probe=probe)
 
     def share(name, **more):
