@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "rrk.terminal": {"rrk.errors"},
     "rrk.cli": {"rrk.errors", "rrk"},
     "rrk.benchmarks": SHARED,
+    "rrk.function_style": set(),
     "rrk.mining": SHARED,
     "rrk.interop": SHARED,
     "rrk.evaluation": {*SHARED, "rrk.evaluation"},

@@ -31,6 +31,10 @@ def problems(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="S", help="mbpp: train, validation, test, prompt. [default: test; files: all]"),
     ] = None,
+    style: Annotated[
+        str,
+        typer.Option(metavar="docstring|function", help="mbpp: function writes prompts as HumanEval does, for a body."),
+    ] = "docstring",
     file: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(metavar="PATH", help="Read this file (JSONL, also .gz and .zst) instead of asking the hub."),
@@ -44,19 +48,22 @@ def problems(
 
     Benchmarks come from the hub through `datasets` (openai_humaneval, mbpp, evalplus, nuprl/MultiPL-E,
     bigcode/humanevalpack), or from a local file, whose schema is recognised by its fields. MBPP's prompt is a docstring of
-    the task's text and its first assert. EvalPlus' tests run the reference solution beside the candidate on all inputs.
+    the task's text and its first assert; with --style function it is a signature whose docstring has the text and two
+    examples, and the completion a body, as in HumanEval (train a reranker on the form that it will rank). EvalPlus' tests run the reference solution beside the candidate on all inputs.
 
     \b
     Examples:
       rrk problems humaneval -o humaneval.jsonl
       rrk problems multipl-e --language cpp > problems.jsonl
       rrk problems mbpp --split train --file mbpp.jsonl -o train.jsonl
+      rrk problems mbpp --split train --style function -o bodies.jsonl
       rrk problems HumanEvalPlus.jsonl.gz | rrk sample -m MODEL -n 1 --temperature 0
     """
     import itertools
     import sys
 
     from rrk import benchmarks, jsonl
+    from rrk.function_style import function_style
 
     source = source.lower() if source.lower() in (*benchmarks.SOURCES, "evalplus") else source
     if source == "evalplus":
@@ -65,7 +72,22 @@ def problems(
     if path is None and source not in benchmarks.SOURCES:
         raise UsageError(f"no benchmark '{source}'; there are {', '.join(benchmarks.SOURCES)}, or a local file")
     raw = jsonl.read([path]) if path else benchmarks.hub(source, language, dataset, split)
-    made = itertools.islice(benchmarks.problems(raw, language, split if path else None), limit)
+    if style not in ("docstring", "function"):
+        raise UsageError("--style is docstring or function")
+    every = benchmarks.problems(raw, language, split if path else None)
+    left_out = 0
+    if style == "function":
+
+        def bodies(rows):
+            nonlocal left_out
+            for row in rows:
+                made = function_style(row)
+                left_out += made is None
+                if made is not None:
+                    yield made
+
+        every = bodies(every)
+    made = itertools.islice(every, limit)
     count = 0
     if output == "-":
         for row in made:
@@ -77,4 +99,5 @@ def problems(
     if json:
         print(jsonl.dumps({"stage": "problems", "rows": count}).decode(), end="", file=sys.stderr)
     elif not quiet:
-        print(f"rrk problems: {count} problems", file=sys.stderr)
+        without = f", {left_out} left out: no function whose body could be asked for" if left_out else ""
+        print(f"rrk problems: {count} problems{without}", file=sys.stderr)
