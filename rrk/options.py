@@ -60,7 +60,8 @@ Dtype = Annotated[
     typer.Option(
         "--dtype",
         envvar="RRK_DTYPE",
-        help="'auto' (as saved on a GPU, float32 on a CPU), 'float32', 'bfloat16', 'float16'.",
+        help="'auto' (as saved on a GPU; on a CPU bfloat16 if it multiplies that and the model is large, else float32), "
+        "'float32', 'bfloat16', 'float16'.",
     ),
 ]
 Folder = Annotated[

@@ -36,7 +36,11 @@ def test_the_wheel_judges_a_program_outside_of_the_checkout(installed):
     (installed / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     env = environment(PYTHONPATH=str(installed / "site"), PATH=os.environ["PATH"])
     where = subprocess.run(
-        [sys.executable, "-c", "import rrk; print(rrk.__file__)"], env=env, cwd=installed, capture_output=True, text=True
+        [sys.executable, "-c", "import rrk; print(rrk.__file__)"],
+        env=env,
+        cwd=installed,
+        capture_output=True,
+        text=True,
     )
     assert str(installed / "site") in where.stdout
     done = subprocess.run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -148,10 +148,11 @@ def rerank(
         abstained = 0
 
         @property
-        def figures(self) -> dict[str, int]:
-            figures = {"abstained": self.abstained} if min_confidence is not None else {}
+        def figures(self) -> dict[str, Any]:
+            figures: dict[str, Any] = {"abstained": self.abstained} if min_confidence is not None else {}
             if method == "reward":
                 figures |= {name: count for name, count in scorer.renderer.cuts.items() if count and name != "programs"}
+                figures["dtype"] = scorer.dtype
             return figures
 
         def __call__(self, items):

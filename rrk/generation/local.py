@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from rrk.generation import dtypes
 from rrk.generation.models import load
 from rrk.generation.sampler import Sampler
 from rrk.generation.tasks import Order, Sample, Task, Tasks
@@ -22,6 +23,7 @@ class Engine:
             max_tokens=order.max_tokens,
             notice=notice,
         )
+        self.about = {"dtype": dtypes.name(model)}
         self._most = at_once or self._sampler.problems_at_once(order.samples)
 
     def __call__(self, tasks: Tasks) -> Iterator[tuple[Task, list[Sample]]]:

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from rrk.errors import RrkError, UsageError
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from rrk.generation import dtypes
 
 
 def pick_device(name: str) -> torch.device:
@@ -36,18 +35,18 @@ def training_attention() -> str | None:
 def load(path: str | Path, device: str = "auto", dtype: str = "auto", attention: str | None = None) -> tuple[Any, Any]:
     """(model in eval mode, tokenizer) of a causal checkpoint: a folder, or a name on the hub.
 
-    dtype auto: as saved on a GPU, float32 on a CPU. `attention`: transformers' name of an implementation, None: its choice.
+    dtype auto: see dtypes.py. `attention`: transformers' name of an implementation, None: its choice.
     RrkError (one line) if it cannot be loaded.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # rrk's own progress and nothing else on standard error
     where = pick_device(device)
-    if dtype != "auto" and dtype not in DTYPES:
-        raise UsageError(f"--dtype {dtype}: one of auto, {', '.join(DTYPES)}")
-    chosen: Any = DTYPES.get(dtype, torch.float32 if where.type == "cpu" else "auto")
     try:
+        chosen = dtypes.pick(
+            dtype, where, lambda: dtypes.parameters(AutoConfig.from_pretrained(path), AutoModelForCausalLM)
+        )
         tokenizer = AutoTokenizer.from_pretrained(path)
         model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=chosen, attn_implementation=attention)
     except (OSError, ValueError, KeyError, ImportError) as error:

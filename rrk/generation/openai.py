@@ -29,6 +29,8 @@ LONGEST_PAUSE = 60.0
 class Engine:
     """One server. `first_pause` is the first wait in seconds; it doubles."""
 
+    about: dict[str, str] = {}  # noqa: RUF012 - a server does not tell
+
     def __init__(
         self,
         order: Order,

@@ -89,6 +89,8 @@ class Sample:
 class Engine(Protocol):
     """Draws programs; may read ahead (`tasks.ready()` is true when next() does not wait)."""
 
+    about: dict[str, str]  # what the summary says of it
+
     def __call__(self, tasks: Tasks) -> Iterator[tuple[Task, list[Sample]]]: ...
 
 
@@ -161,16 +163,23 @@ class Work:
         self._order, self._start = order, start
         self._finished: Counter[str] = Counter()
         self._tokens = 0
+        self._about: dict[str, str] = {}
 
     @property
-    def figures(self) -> dict[str, int]:
-        return {"tokens": self._tokens, **{f"ended by {k}": v for k, v in sorted(self._finished.items())}}
+    def figures(self) -> dict[str, Any]:
+        return {
+            **self._about,
+            "tokens": self._tokens,
+            **{f"ended by {k}": v for k, v in sorted(self._finished.items())},
+        }
 
     def __call__(self, items):
         first = next(items, None)
         if first is None:
             return
-        for done, drawn in self._start()(Tasks(_Pushed(first, items), self._order)):
+        engine = self._start()
+        self._about = engine.about
+        for done, drawn in engine(Tasks(_Pushed(first, items), self._order)):
             self._finished.update(sample.finish for sample in drawn)
             self._tokens += sum(sample.tokens or 0 for sample in drawn)
             yield output_rows(done, drawn, self._order)

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from rrk import seeds
-from rrk.errors import RrkError, UsageError
-from rrk.generation import packing
-from rrk.generation.models import DTYPES, pick_device, training_attention
+from rrk.errors import RrkError
+from rrk.generation import dtypes, packing
+from rrk.generation.models import pick_device, training_attention
 
 
 @dataclass
@@ -131,10 +131,6 @@ def pad_id(tokenizer: Any) -> int:
 def load(path: str | Path, device: str = "auto", dtype: str = "auto") -> tuple[Any, Any]:
     """(classifier in eval mode, tokenizer) from a checkpoint or a LoRA folder. RrkError if it cannot give one score."""
     target = pick_device(device)
-    kind = DTYPES.get(dtype)
-    if kind is None and dtype != "auto":
-        raise UsageError(f"--dtype {dtype}: choose auto, {', '.join(DTYPES)}")
-    wanted = kind or (torch.float32 if target.type == "cpu" else "auto")
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     adapter = (Path(path) / "adapter_config.json").is_file()
@@ -146,6 +142,7 @@ def load(path: str | Path, device: str = "auto", dtype: str = "auto") -> tuple[A
             raise RrkError(f"{path}: {architecture} has no trained score; `rrk train-reranker -m {path}` gives it one")
         if not adapter and config.num_labels != 1:
             raise RrkError(f"{path}: gives {config.num_labels} labels, a reranker gives one score")
+        wanted = dtypes.pick(dtype, target, lambda: dtypes.parameters(config, AutoModelForSequenceClassification))
         model = AutoModelForSequenceClassification.from_pretrained(base, dtype=wanted, num_labels=1)
         if adapter:
             from peft import PeftModel

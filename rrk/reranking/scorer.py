@@ -22,6 +22,7 @@ import torch
 
 from rrk import rows
 from rrk.errors import RrkError, UsageError
+from rrk.generation import dtypes
 from rrk.reranking import network, record
 from rrk.reranking.render import Renderer, Rendering
 
@@ -78,6 +79,7 @@ class Scorer:
         self.renderer = Renderer(tokenizer, rendering, encoder=encoder)
         self.pad = network.pad_id(tokenizer)
         self.device = next(model.parameters()).device
+        self.dtype = dtypes.name(model)
         self.budget = budget or BUDGET.get(self.device.type, BUDGET["cuda"])
         self.share = share and not encoder and _cache_is_plain(model.config)
         self._checked = not self.share

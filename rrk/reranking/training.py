@@ -355,7 +355,7 @@ def _finish(
     trainer.accelerator.wait_for_everyone()
     if not trainer.is_world_process_zero():
         return result
-    kept, tokenizer = network.load(out, str(scorer.device))
+    kept, tokenizer = network.load(out, str(scorer.device), "float32")
     saved = Scorer(kept, tokenizer, scorer.renderer.rendering, note=note)
     golden, calibration = saved.golden(), None
     if not all(map(math.isfinite, golden)):
