@@ -65,7 +65,7 @@ def _block(body: list[ast.stmt], lines: list[str], header: int) -> str | None:
     # Tabs become spaces: the text stands below a docstring that is indented by spaces.
     only_tabs = all(" " not in line[: len(line) - len(line.lstrip())] for line in block)
     text = textwrap.dedent("\n".join(line.expandtabs(4 if only_tabs else 8) for line in block))
-    above = []
+    above: list[str] = []
     while first - 1 > header and lines[first - 2].strip().startswith("#"):
         first -= 1
         above.insert(0, lines[first - 1].strip())
