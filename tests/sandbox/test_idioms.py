@@ -46,7 +46,7 @@ def test_right_programs_pass_and_wrong_twins_fail_as_one_script(tmp_path):
             (folder / "main.py").write_text(script(idiom, completion), "utf-8")
             done = subprocess.run(
                 [sys.executable, *([] if idiom.needs else ["-I", "-S"]), "main.py"], cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-                timeout=60, env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                timeout=60, env={**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )  # fmt: skip
             # A twin fails by what the tests look at, not by a slip in the corpus.
             slip = any(word in done.stderr for word in ("SyntaxError", "NameError", "ModuleNotFoundError"))
