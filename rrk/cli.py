@@ -7,8 +7,10 @@ the verb that runs is imported, and only typer and the standard library with it:
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
+import re
 import signal
 import sys
 import tomllib
@@ -16,7 +18,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from rrk import __version__
+from rrk import __version__, outputs
 from rrk.errors import ClosedOutput, RrkError, Terminated, UsageError
 
 COMMANDS = {
@@ -75,8 +77,26 @@ def run(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except Exception as error:
+        if told := _disk(error):
+            return _fail(name, told, told.exit_code)
         line = traceback.format_exception_only(error)[-1].strip()
         return _fail(name, error, 1, f"internal error: {line} (RRK_TRACEBACK=1 shows where; please report it)")
+
+
+def _disk(error: Exception) -> RrkError | None:
+    """A full disk or a folder that may not be written, wherever it was met: nothing to report to us."""
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+            # Perhaps standard output, which Python would try to flush once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return outputs.failure(error, "writing")
+    # Weights are written by libraries in other languages, which keep the number to themselves.
+    text = str(error)
+    if re.search(r"os error 28|No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing", text):
+        return RrkError(f"the disk is full ({text.splitlines()[0]}); make room")
+    if re.search(r"os error (13|30)\b", text):
+        return UsageError(text.splitlines()[0])
+    return None
 
 
 def _invoke(verb: str, args: list[str], config: dict[str, Any]) -> int:

@@ -26,7 +26,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from rrk import jsonl, rows
+from rrk import jsonl, outputs, rows
 from rrk.errors import RowError, RrkError, UsageError
 
 FORMATS = ("rrk", "human-eval", "evalplus", "multipl-e", "bigcode", "trl")
@@ -318,9 +318,8 @@ def _write_bigcode(source: Iterable[dict[str, Any]], output: str, problems: Prob
             raise RowError(f"'{task}' is not among the problems of -p", rows.where(row))
         groups.setdefault(task, []).append(_whole(row, problems))
         count += 1
-    part = Path(f"{output}.part")
-    part.write_text(json.dumps(list(groups.values())), encoding="ascii")
-    part.replace(output)
+    with outputs.whole(output) as sink:
+        sink.write(json.dumps(list(groups.values())).encode("ascii"))
     return count
 
 
@@ -407,7 +406,5 @@ def _load(path: str) -> Any:
 
 
 def _dump(path: Path, value: Any) -> None:
-    part = Path(f"{path}.part")
-    with open(part, "wb") as raw, gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as sink:
+    with outputs.whole(path) as raw, outputs.packed(raw, path.name) as sink:
         sink.write(json.dumps(value, indent=2).encode("ascii"))
-    part.replace(path)

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import select
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from typing import Any, BinaryIO
 import orjson
 import zstandard
 
+from rrk import outputs
 from rrk.errors import RowError, RrkError, UsageError
 
 STDIN = "-"
@@ -177,38 +179,25 @@ def read(paths: Iterable[str]) -> Iterator[Row]:
 
 
 def write(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
-    """Write a whole file at once by way of `path.part`; returns the number of rows."""
-    part = Path(f"{path}.part")
+    """Write a whole file at once (rrk/outputs.py says how); returns the number of rows."""
     count = 0
-    with open(part, "wb") as stream:
+    with outputs.whole(path) as raw, outputs.packed(raw, str(path)) as sink:
         for row in rows:
-            stream.write(dumps(row))
+            sink.write(dumps(row))
             count += 1
-    publish(part, Path(path))
     return count
 
 
 def publish(part: Path, path: Path) -> None:
     """Turn the finished plain `part` into `path`, compressing by suffix; `path` appears whole or not at all."""
     if path.suffix in (".gz", ".zst"):
-        packed = path.with_name(path.name + ".packing")
-        with open(part, "rb") as source, open(packed, "wb") as raw:
-            if path.suffix == ".gz":
-                # No name and no time in the header: the same rows give the same bytes.
-                with gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as sink:
-                    _copy(source, sink)
-            else:
-                with zstandard.ZstdCompressor().stream_writer(raw, closefd=False) as sink:
-                    _copy(source, sink)
-        packed.replace(path)
+        packing = path.with_name(path.name + ".packing")
+        with open(part, "rb") as source, open(packing, "wb") as raw, outputs.packed(raw, path.name) as sink:
+            shutil.copyfileobj(source, sink, 1 << 20)
+        packing.replace(path)
         part.unlink()
     else:
         part.replace(path)
-
-
-def _copy(source: BinaryIO, sink: Any) -> None:
-    while block := source.read(1 << 20):
-        sink.write(block)
 
 
 def _kind(value: Any) -> str:

@@ -1,7 +1,7 @@
 """The options that several commands share, said once: names, help texts, environment variables.
 
 def execute(inputs: Inputs = None, output: Output = "-", resume: Resume = False, ...):
-    io = options.io(output, resume, limit, shard, quiet, json)
+    io = options.io(output, resume, limit, shard, quiet, json, force)
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ Output = Annotated[
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on where a killed run of the same command stopped (needs -o).")
 ]
+Force = Annotated[bool, typer.Option("--force", help="Make -o anew where it is complete, or was begun.")]
 Limit = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(
@@ -77,11 +78,12 @@ def io(
     shard: str | None = None,
     quiet: bool = False,
     json: bool = False,
+    force: bool = False,
 ):
     """Those options as rrk.stage.IoOptions (imported late: --help must not pay for orjson)."""
     from rrk.stage import IoOptions
 
-    return IoOptions(output=output, resume=resume, limit=limit, shard=shard, quiet=quiet, json=json)
+    return IoOptions(output=output, resume=resume, force=force, limit=limit, shard=shard, quiet=quiet, json=json)
 
 
 def texts(given: list[str] | None) -> tuple[str, ...]:

@@ -1,13 +1,14 @@
-"""Where a stage's rows go: standard output, or a file that a stopped run can go on with.
+"""Where a stage's rows go: standard output, a pipe, or a file that a stopped run can go on with.
 
-    with closing(File(Path("verdicts.jsonl"), header, resume=True)) as sink:
+    with closing(sinks.open_sink("verdicts.jsonl", header, resume=True)) as sink:
         sink.done, sink.checksum             # what an earlier run left
         sink.write([row], checksum)          # one item's rows
         sink.publish()                       # FILE.part becomes FILE
 
 FILE.part is plain JSONL. FILE.part.journal has a header (the parameters) and then a line an item: items done, bytes of
 FILE.part, and a checksum of the input read so far. A cut at any byte therefore leaves a prefix that can be continued, and
-a changed input is noticed.
+a changed input is noticed. A complete FILE keeps that much in .FILE.rrk, bound to FILE's size and ends: so a complete file
+that was made otherwise is never taken for the wanted one, nor written over by mistake.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import fcntl
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rrk import jsonl
+from rrk import __version__, jsonl, outputs
 from rrk.errors import ClosedOutput, UsageError
 
 
@@ -40,27 +43,104 @@ class Sink:
     def close(self) -> None: ...
 
 
-class Stdout(Sink):
-    def __init__(self) -> None:
-        self._stream: BinaryIO = sys.stdout.buffer
+class Stream(Sink):
+    """Standard output, or whatever else is no regular file; rows are compressed by the suffix of `name`."""
+
+    def __init__(self, stream: BinaryIO | None = None, name: str = ""):
+        self._files = ExitStack()
+        self._raw = sys.stdout.buffer if stream is None else self._files.enter_context(stream)
+        self._stream = self._files.enter_context(outputs.packed(self._raw, name))
 
     def write(self, output: list[dict[str, Any]], checksum: int) -> None:
         self.done += 1
         try:
             self._stream.write(b"".join(map(jsonl.dumps, output)))
             self._stream.flush()
+            self._raw.flush()
+        except BrokenPipeError:
+            raise ClosedOutput from None
+
+    def close(self) -> None:
+        try:
+            self._files.close()
         except BrokenPipeError:
             raise ClosedOutput from None
 
 
-class File(Sink):
-    """FILE.part with its journal; one process at a time."""
+def open_sink(output: str, header: dict[str, Any], resume: bool, force: bool = False) -> Sink:
+    """The sink for `-o output`. `force`: a file that is there, or was begun, is made anew."""
+    stream = outputs.straight(output) if output != jsonl.STDIN else None
+    if stream is None and output != jsonl.STDIN:
+        return File(outputs.target(output), header, resume, force)
+    if resume:
+        if stream is not None:
+            stream.close()
+        raise UsageError("--resume needs -o FILE: what went down a pipe cannot be continued")
+    return Stream(stream, output)
 
-    def __init__(self, path: Path, header: dict[str, Any], resume: bool):
-        self._path = path
+
+def _carried(header: dict[str, Any]) -> dict[str, Any]:
+    """What JSON can carry of it: tuples become lists on the way."""
+    return jsonl.loads(jsonl.dumps(header))
+
+
+def _changed(before: dict[str, Any], header: dict[str, Any]) -> str:
+    """The names of what differs between two headers."""
+    old, new = before.get("params", {}), header["params"]
+    names = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+    names += [f"--{key}" for key in ("limit", "shard") if before.get(key) != header.get(key)]
+    return ", ".join(names) or "another stage"
+
+
+def _ends(path: Path) -> str:
+    """A digest of a file's size, beginning and end: enough to know it again, cheap for any size."""
+    state = blake2b(digest_size=16)
+    with open(path, "rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        state.update(b"%d " % size)
+        for start in (0, max(0, size - (1 << 16))):
+            stream.seek(start)
+            state.update(stream.read(1 << 16))
+    return state.hexdigest()
+
+
+class Made:
+    """`.FILE.rrk`: how a complete FILE was made."""
+
+    def __init__(self, path: Path):
+        self._path, self._record = path, path.with_name(f".{path.name}.rrk")
+
+    def write(self, header: dict[str, Any], items: int, checksum: int) -> None:
+        record = {"rrk": __version__, **header, "items": items, "checksum": checksum, "file": _ends(self._path)}
+        fresh = self._record.with_name(f"{self._record.name}.new")
+        fresh.write_bytes(jsonl.dumps(record))
+        fresh.replace(self._record)
+
+    def read(self) -> dict[str, Any] | None:
+        """The record, if it speaks of the file as it is now."""
+        try:
+            record = jsonl.loads(self._record.read_bytes())
+            return record if record["file"] == _ends(self._path) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+class File(Sink):
+    """FILE.part with its journal; one process at a time.
+
+    `complete`: FILE is there already, made with the same parameters; then nothing may be written, and `done` and
+    `checksum` are those of the run that made it.
+    """
+
+    complete = False
+
+    def __init__(self, path: Path, header: dict[str, Any], resume: bool, force: bool = False):
+        self._path, self._header = path, _carried(header)
         self._part, self._journal_path = Path(f"{path}.part"), Path(f"{path}.part.journal")
-        if path.is_dir():
-            raise UsageError(f"-o {path}: is a folder; give a file name")
+        self._made = Made(path)
+        if not force and self._is_complete(resume):
+            self.complete = True
+            return
         try:
             descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
@@ -72,11 +152,9 @@ class File(Sink):
             self._stream.close()
             raise UsageError(f"{self._part} is being written by another rrk") from None
         size = os.fstat(descriptor).st_size
-        # Compare what JSON can carry: tuples become lists on the way.
-        header = jsonl.loads(jsonl.dumps(header))
         entries: list[bytes] = []
-        if size or self._journal_path.exists():
-            entries = self._entries(header, resume, size)
+        if not force and (size or self._journal_path.exists()):
+            entries = self._entries(resume, size)
         self._bytes = 0
         if entries:
             done, length, checksum = entries[-1].split()
@@ -84,11 +162,34 @@ class File(Sink):
         self._stream.truncate(self._bytes)
         self._stream.seek(self._bytes)
         fresh = Path(f"{self._journal_path}.new")
-        fresh.write_bytes(jsonl.dumps(header) + b"".join(entry + b"\n" for entry in entries[-1:]))
+        fresh.write_bytes(jsonl.dumps(self._header) + b"".join(entry + b"\n" for entry in entries[-1:]))
         fresh.replace(self._journal_path)
         self._journal = open(self._journal_path, "ab", buffering=0)
 
-    def _entries(self, header: dict[str, Any], resume: bool, size: int) -> list[bytes]:
+    def _is_complete(self, resume: bool) -> bool:
+        """Whether FILE is whole and the wanted one; UsageError where going on would lose it, or take another for it."""
+        if self._part.exists() or not self._path.exists():
+            return False
+        made, empty = self._made.read(), not self._path.stat().st_size
+        if made is None or (empty and not resume):
+            if resume and not empty:
+                raise UsageError(
+                    f"{self._path} is there, and nothing says how it was made: --force makes it anew, or choose another -o"
+                )
+            return False
+        same = made.get("stage") == self._header["stage"]
+        changed = "" if same and not self._differs(made) else f"with other parameters ({_changed(made, self._header)})"
+        if changed or not resume:
+            kept = "" if changed else "--resume keeps it, "
+            made_how = f"was made {changed}" if changed else "is complete"
+            raise UsageError(f"{self._path} {made_how}: {kept}--force makes it anew, or choose another -o")
+        self.done, self.checksum = made["items"], made["checksum"]
+        return True
+
+    def _differs(self, before: dict[str, Any]) -> bool:
+        return any(before.get(key) != value for key, value in self._header.items())
+
+    def _entries(self, resume: bool, size: int) -> list[bytes]:
         """Journal lines that the part file bears out; refuses what would lose or mix rows."""
         recorded = self._journal_path.read_bytes() if self._journal_path.exists() else b""
         first, _, rest = recorded.partition(b"\n")
@@ -99,19 +200,16 @@ class File(Sink):
                 return []
             raise UsageError(
                 f"{self._part} holds {entries[-1].split()[0].decode()} items of a run that did not end; continue it with"
-                f" --resume, or remove it"
+                f" --resume, or start again with --force"
             )
         try:
             before = jsonl.loads(first)
         except ValueError:
             return []
-        if before != header:
-            old, new = before.get("params", {}), header["params"]
-            changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
-            changed += [f"--{key}" for key in ("limit", "shard") if before.get(key) != header.get(key)]
+        if before != self._header:
             raise UsageError(
-                f"{self._part} was begun with other parameters ({', '.join(changed) or 'another stage'}); use the same, or"
-                f" remove it"
+                f"{self._part} was begun with other parameters ({_changed(before, self._header)}); use the same, or"
+                f" --force to start again"
             )
         return entries
 
@@ -125,6 +223,7 @@ class File(Sink):
         self._stream.flush()
         self._bytes += len(data)
         self.done += 1
+        self.checksum = checksum
         # After the rows: a journal that is behind costs one item, one that is ahead would lose rows.
         self._journal.write(b"%d %d %d\n" % (self.done, self._bytes, checksum))
 
@@ -132,8 +231,15 @@ class File(Sink):
         os.fsync(self._stream.fileno())
         jsonl.publish(self._part, self._path)
         self._journal_path.unlink()
+        try:
+            self._made.write(self._header, self.done, self.checksum)
+        except OSError:
+            # A disk without room for the record: the file is whole all the same.
+            pass
 
     def close(self) -> None:
+        if self.complete:
+            return
         self._journal.close()
         try:
             self._stream.close()

@@ -10,7 +10,6 @@ does standard input, `--limit`, `--shard`, progress and the summary line; where 
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import time
@@ -19,14 +18,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from rrk import jsonl, rows
+from rrk import jsonl, outputs, rows
 from rrk.errors import RowError, RrkError, Terminated, Unjudged, UsageError
 from rrk.jsonl import Row
 from rrk.progress import Progress
-from rrk.sinks import File, Sink, Stdout
+from rrk.sinks import File, Sink, open_sink
 
 Item = TypeVar("Item", Row, list[Row])
 Work = Callable[[Any], Iterator[list[dict[str, Any]]]]
@@ -38,6 +36,7 @@ class IoOptions:
 
     output: str = "-"
     resume: bool = False
+    force: bool = False
     limit: int | None = None
     shard: str | None = None
     quiet: bool = False
@@ -230,21 +229,18 @@ def run(
     summary = Summary(stage)
     started = time.monotonic()
     header = {"stage": stage, "params": dict(params), "limit": io.limit, "shard": io.shard}
-    if io.output == "-":
-        if io.resume:
-            raise UsageError("--resume needs -o FILE: what went down a pipe cannot be continued")
-        sink: Sink = Stdout()
-    else:
-        if io.resume and Path(io.output).exists() and not Path(f"{io.output}.part").exists():
+    if io.resume and io.force:
+        raise UsageError("--resume keeps what is there, --force makes it anew; give one of them")
+    sink = open_sink(io.output, header, io.resume, io.force)
+    file = sink if isinstance(sink, File) else None
+    with closing(sink):
+        if file is not None and file.complete:
+            _check_input(items, inputs, file, io.output)
             _say(io, f"rrk {stage}: {io.output} is complete; nothing to do")
             return summary
-        sink = File(Path(io.output), header, io.resume)
-    with closing(sink):
         try:
             if sink.done and items.skip(sink.done) != sink.checksum:
-                raise UsageError(
-                    f"the input is not the one that {io.output}.part was begun with; remove it to start again"
-                )
+                raise UsageError(f"the input is not the one that {io.output}.part was begun with; --force starts again")
             summary.items = sink.done
             for row in sink.kept():
                 summary.count(row)
@@ -254,12 +250,13 @@ def run(
             sink.publish()
         except (KeyboardInterrupt, Terminated, RrkError, OSError) as error:
             if isinstance(error, OSError):
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                name = "" if io.output == jsonl.STDIN else io.output
+                if (told := outputs.failure(error, name)) is None:
                     raise
-                error_to_show: BaseException = RrkError(f"{io.output}: {error.strerror}; make room")
+                error_to_show: BaseException = told
             else:
                 error_to_show = error
-            if io.output != "-" and sink.done:
+            if file is not None and sink.done:
                 kept = f"{sink.done} {'items' if unit == 'row' else 'problems'} done are kept in {io.output}.part"
                 error_to_show.add_note(f"{kept}; the same command with --resume goes on from there")
             if error_to_show is error:
@@ -311,6 +308,16 @@ def _check_readable(inputs: Sequence[str]) -> None:
     for path in inputs:
         if path != jsonl.STDIN and not os.path.exists(path):
             raise UsageError(f"{path}: no such file")
+
+
+def _check_input(items: Items[Any], inputs: Sequence[str], made: File, output: str) -> None:
+    """A complete file must have been made from this input; a pipe is not read to the end for it."""
+    if not all(map(os.path.isfile, inputs)):
+        return
+    if items.skip(made.done) != (made.checksum if made.done else 0) or next(items, None) is not None:
+        raise UsageError(f"{output} was made from another input: --force makes it anew, or choose another -o")
+    if items.error is not None:
+        raise items.error
 
 
 def _summary_line(summary: Summary, as_json: bool, judges: bool) -> str:

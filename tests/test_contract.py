@@ -342,9 +342,48 @@ def test_a_signal_keeps_rows_and_resume_ends_as_if_nothing_had_happened(case, tm
     done = run(case, *case.slow, "in.jsonl", "-o", "out.jsonl", "--resume", cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
     assert stable((tmp_path / "out.jsonl").read_bytes()) == stable(reference(case, tmp_path))
-    again = run(case, "in.jsonl", "-o", "out.jsonl", "--resume", cwd=tmp_path)
+    again = run(case, *case.slow, "in.jsonl", "-o", "out.jsonl", "--resume", cwd=tmp_path)
     assert again.returncode == 0
     assert "nothing to do" in again.stderr.decode()
+
+
+def test_a_complete_file_is_neither_taken_for_another_nor_written_over(case, tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(encode(case.rows))
+    (tmp_path / "other.jsonl").write_bytes(encode([{**row, "more": 1} for row in case.rows]))
+    out = tmp_path / "out.jsonl"
+    assert run(case, "in.jsonl", "-o", "out.jsonl", cwd=tmp_path).returncode == 0
+    before = out.read_bytes()
+    refused = [
+        [*case.changed, "in.jsonl", "--resume"],
+        ["in.jsonl", "--resume", "--limit", "2"],
+        ["other.jsonl", "--resume"],
+        ["in.jsonl"],
+        [*case.changed, "in.jsonl"],
+    ]
+    for options in refused:
+        done = run(case, *options, "-o", "out.jsonl", cwd=tmp_path)
+        assert done.returncode == 2, (options, done.stderr.decode())
+        assert "--force" in done.stderr.decode()
+    assert out.read_bytes() == before
+    done = run(case, "in.jsonl", "-o", "out.jsonl", "--limit", "2", "--force", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    assert stable(out.read_bytes()) == stable(before)[: len(decode(out.read_bytes()))] != stable(before)
+
+
+def test_a_pipe_named_by_o_is_written_into_and_a_link_is_followed(case, tmp_path):
+    expected = stable(reference(case, tmp_path))
+    (tmp_path / "in.jsonl").write_bytes(encode(case.rows))
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "target.jsonl").write_text("old\n")
+    (tmp_path / "link.jsonl").symlink_to("target.jsonl")
+    with subprocess.Popen(["cat", "fifo"], cwd=tmp_path, stdout=subprocess.PIPE) as reader:
+        assert run(case, "in.jsonl", "-o", "fifo", cwd=tmp_path).returncode == 0
+        assert stable(reader.stdout.read()) == expected
+    assert (tmp_path / "fifo").is_fifo()
+    assert run(case, "in.jsonl", "-o", "link.jsonl", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert stable((tmp_path / "target.jsonl").read_bytes()) == expected
+    assert stable(run(case, "in.jsonl", "-o", "/dev/fd/1", cwd=tmp_path).stdout) == expected
 
 
 def test_resume_after_a_cut_at_any_byte_gives_the_same_file(case, tmp_path):

@@ -11,22 +11,23 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "rrk").rglob("*.py"))
 
 # What each layer may import of rrk. A module's layer is the longest key that its dotted name starts with.
-SHARED = {"rrk", "rrk.errors", "rrk.jsonl", "rrk.rows", "rrk.seeds", "rrk.manifest"}
+SHARED = {"rrk", "rrk.errors", "rrk.jsonl", "rrk.rows", "rrk.seeds", "rrk.manifest", "rrk.outputs"}
 ALLOWED: dict[str, set[str]] = {
     "rrk": set(),
     "rrk.__main__": {"rrk.cli"},
     "rrk.errors": set(),
-    "rrk.jsonl": {"rrk.errors"},
+    "rrk.outputs": {"rrk.errors"},
+    "rrk.jsonl": {"rrk.errors", "rrk.outputs"},
     "rrk.seeds": {"rrk.errors"},
     "rrk.rows": {"rrk.errors", "rrk.jsonl"},
     "rrk.manifest": {"rrk.errors", "rrk.jsonl", "rrk"},
     "rrk.progress": {"rrk.errors"},
     "rrk.stopping": {"rrk.errors"},
-    "rrk.sinks": {"rrk.errors", "rrk.jsonl"},
-    "rrk.stage": {"rrk.errors", "rrk.jsonl", "rrk.rows", "rrk.progress", "rrk.sinks"},
+    "rrk.sinks": {"rrk.errors", "rrk.jsonl", "rrk.outputs", "rrk"},
+    "rrk.stage": {"rrk.errors", "rrk.jsonl", "rrk.rows", "rrk.progress", "rrk.sinks", "rrk.outputs"},
     "rrk.options": {"rrk.errors", "rrk.stage"},
     "rrk.terminal": {"rrk.errors"},
-    "rrk.cli": {"rrk.errors", "rrk"},
+    "rrk.cli": {"rrk.errors", "rrk.outputs", "rrk"},
     "rrk.benchmarks": SHARED,
     "rrk.function_style": set(),
     "rrk.mining": SHARED,

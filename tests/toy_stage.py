@@ -16,6 +16,7 @@ def toy(
     inputs: options.Inputs = None,
     output: options.Output = "-",
     resume: options.Resume = False,
+    force: options.Force = False,
     limit: options.Limit = None,
     shard: options.Shard = None,
     unsorted: options.Unsorted = False,
@@ -45,7 +46,7 @@ def toy(
     stage.run(
         "toy",
         inputs or [],
-        options.io(output, resume, limit, shard, quiet, json),
+        options.io(output, resume, limit, shard, quiet, json, force),
         params={"add": add},
         work=work,
         unit=unit,

@@ -216,17 +216,14 @@ def _say(remarks: Any) -> None:
 def _write(record: dict[str, Any], output: str | None, json: bool) -> None:
     """The report to FILE, and to standard output with --json (or -o -)."""
     import sys
-    from pathlib import Path
 
     import orjson
 
+    from rrk import outputs
+
     if output and output != "-":
-        try:
-            part = Path(f"{output}.part")
-            part.write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-            part.replace(output)
-        except OSError as error:
-            raise UsageError(f"-o {output}: {error.strerror}") from None
+        with outputs.whole(output) as sink:
+            sink.write(orjson.dumps(record, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     if json or output == "-":
         sys.stdout.buffer.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
         sys.stdout.buffer.flush()

@@ -85,6 +85,7 @@ def execute(
     ] = None,
     output: options.Output = "-",
     resume: options.Resume = False,
+    force: options.Force = False,
     limit: options.Limit = None,
     shard: options.Shard = None,
     quiet: options.Quiet = False,
@@ -151,7 +152,7 @@ def execute(
     summary = stage.run(
         "execute",
         inputs or [],
-        options.io(output, resume, limit, shard, quiet, json),
+        options.io(output, resume, limit, shard, quiet, json, force),
         params={
             "problems": [manifest.digest(path) for path in problems or ()],
             "evidence": [manifest.digest(path) for path in evidence or ()],

@@ -74,6 +74,7 @@ def mine(
     seed: options.Seed = 0,
     output: options.Output = "-",
     resume: options.Resume = False,
+    force: options.Force = False,
     limit: options.Limit = None,
     shard: options.Shard = None,
     unsorted: options.Unsorted = False,
@@ -134,7 +135,7 @@ def mine(
     stage.run(
         "mine",
         inputs or [],
-        options.io(output, resume, limit, shard, quiet, json),
+        options.io(output, resume, limit, shard, quiet, json, force),
         params={**vars(settings), "seed": seed, "replay": replay, "replay_per_problem": replay_per_problem},
         work=Work(),
         unit="problem",

@@ -58,6 +58,7 @@ def rerank(
     seed: options.Seed = 0,
     output: options.Output = "-",
     resume: options.Resume = False,
+    force: options.Force = False,
     limit: options.Limit = None,
     shard: options.Shard = None,
     unsorted: options.Unsorted = False,
@@ -182,7 +183,7 @@ def rerank(
     stage.run(
         "rerank",
         inputs or [],
-        options.io(output, resume, limit, shard, quiet, json),
+        options.io(output, resume, limit, shard, quiet, json, force),
         params={
             "model": model,
             "method": method,

@@ -56,6 +56,7 @@ def sample(
     seed: options.Seed = 0,
     output: options.Output = "-",
     resume: options.Resume = False,
+    force: options.Force = False,
     limit: options.Limit = None,
     shard: options.Shard = None,
     quiet: options.Quiet = False,
@@ -126,7 +127,7 @@ def sample(
     stage.run(
         "sample",
         inputs or [],
-        options.io(output, resume, limit, shard, quiet, json),
+        options.io(output, resume, limit, shard, quiet, json, force),
         params={**vars(order), "engine": engine, **where},
         work=tasks.Work(order, start),
         validate=partial(tasks.validate, order=order),

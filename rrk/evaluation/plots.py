@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rrk import outputs
 from rrk.errors import RrkError, UsageError
 from rrk.evaluation import ppo_log
 
@@ -44,12 +45,8 @@ def _save(figure: Any, path: str) -> None:
     suffix = Path(path).suffix.lower()
     # Dates in the file would make the same figures differ.
     metadata = {"Date": None} if suffix == ".svg" else {"CreationDate": None} if suffix == ".pdf" else {}
-    part = Path(f"{path}.part")
-    try:
-        figure.savefig(part, format=suffix[1:], dpi=150, metadata=metadata)
-        part.replace(path)
-    except OSError as error:
-        raise UsageError(f"--plot {path}: {error.strerror}") from None
+    with outputs.whole(path, "--plot") as sink:
+        figure.savefig(sink, format=suffix[1:], dpi=150, metadata=metadata)
 
 
 def best_of_k(entries: Sequence[tuple[str, Mapping[str, Any]]], path: str) -> None:

@@ -11,11 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
-from rrk import rows
-from rrk.errors import RrkError, UsageError
+from rrk import outputs, rows
+from rrk.errors import RrkError
 from rrk.evaluation import plots, tables
 from rrk.evaluation.report import Judged, Samples
 
@@ -47,12 +46,8 @@ def write(path: str, report: Mapping[str, Any], samples: Samples, title: str) ->
         except RrkError as error:
             note = f"{path} has no curve: {error}"
     text = page(report, samples, title, picture)
-    try:
-        part = Path(f"{path}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise UsageError(f"--html {path}: {error.strerror}") from None
+    with outputs.whole(path, "--html") as sink:
+        sink.write(text.encode())
     return note
 
 
