@@ -267,7 +267,9 @@ def _shaped(value: Any, like: Any) -> Any:
 
 def _multipl_e(row: dict[str, Any]) -> dict[str, Any]:
     made = {"task_id": rows.need(row, "name"), **{key: value for key, value in row.items() if key != "name"}}
-    return {**made, "language": rows.language_code(rows.need(row, "language"))}
+    made["language"] = rows.language_code(rows.need(row, "language"))
+    # MultiPL-E runs a Python program as a script; HumanEval's, MBPP's and EvalPlus' harnesses execute it as a module.
+    return made | ({"run_as_main": True} if made["language"] == "py" else {})
 
 
 def _humanevalpack(row: dict[str, Any]) -> dict[str, Any]:

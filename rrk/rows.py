@@ -112,6 +112,7 @@ class Problem:
     entry_point: str | None = None
     stop_tokens: tuple[str, ...] = ()
     canonical_solution: str | None = None
+    run_as_main: bool = False  # Python: what stands under `if __name__ == "__main__"` runs too
 
 
 def problem(row: dict[str, Any], *, tests: bool = True) -> Problem:
@@ -130,6 +131,7 @@ def problem(row: dict[str, Any], *, tests: bool = True) -> Problem:
         entry_point=str(entry_point) if entry_point else None,
         stop_tokens=tuple(row.get("stop_tokens") or ()),
         canonical_solution=canonical if isinstance(canonical, str) else None,
+        run_as_main=row.get("run_as_main") is True,
     )
 
 

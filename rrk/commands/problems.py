@@ -87,7 +87,7 @@ def problems(
                     yield made
 
         every = bodies(every)
-    made = itertools.islice(every, limit)
+    made = map(_testable, itertools.islice(every, limit))
     count = 0
     if output == "-":
         for row in made:
@@ -101,3 +101,19 @@ def problems(
     elif not quiet:
         without = f", {left_out} left out: no function whose body could be asked for" if left_out else ""
         print(f"rrk problems: {count} problems{without}", file=sys.stderr)
+
+
+def _testable(row):
+    """The row, or RowError where its tests would let every program pass."""
+    from rrk import rows
+    from rrk.errors import RowError
+    from rrk.sandbox import suites, suites_text
+
+    problem = rows.problem(row)
+    if problem.language == "py":
+        why = suites.look(problem.tests, problem.entry_point).vain
+    else:
+        why = suites_text.vain(problem.language, problem.tests)
+    if why:
+        raise RowError(f"problem '{problem.task_id}': {why}; a pass would say nothing", rows.where(row))
+    return row

@@ -80,6 +80,7 @@ class Problems:
             problem.tests,
             problem.entry_point,
             full=rows.is_full(row),
+            main=problem.run_as_main,
             reference=problem.canonical_solution,
         )
 

@@ -12,15 +12,18 @@ function, an iterator, an object of the candidate's own class) crosses as a numb
 from __future__ import annotations
 
 import json
-from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable
-from datetime import date, datetime, timedelta
+import sys
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta, timezone
 from datetime import time as clock
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
 MOST = 64 << 20  # bytes of one message
+DEEPEST = 3000  # frames that reading or writing may take, whatever the program allowed itself
 
 
 class Uncrossable(Exception):
@@ -39,6 +42,8 @@ _PLAIN = frozenset((int, str, bool, float, type(None)))
 _dumps = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 _loads = json.loads
 _mro: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
+_digits, _get_digits = sys.set_int_max_str_digits, sys.get_int_max_str_digits
+_depth, _get_depth = sys.setrecursionlimit, sys.getrecursionlimit
 _DATES: dict[str, type] = {"datetime": datetime, "date": date, "time": clock, "timedelta": timedelta}
 
 # How to see through a subclass to the builtin's own value, whatever the subclass has redefined.
@@ -59,6 +64,31 @@ _BASES: dict[type, Callable[[Any], Any]] = {
 _OWN_EQUALITY = ("__eq__", "__ne__")
 
 
+@contextmanager
+def _shallow() -> Iterator[None]:
+    """No deeper than DEEPEST: a program that allowed itself a million frames would take the C stack with it."""
+    before = _get_depth()
+    if before <= DEEPEST:
+        yield
+        return
+    _depth(DEEPEST)  # RecursionError where we are deeper already
+    try:
+        yield
+    finally:
+        _depth(before)
+
+
+@contextmanager
+def _long_numbers() -> Iterator[None]:
+    """Integers of any number of digits, which Python otherwise refuses to write or read from 4,300 on."""
+    before = _get_digits()
+    _digits(0)
+    try:
+        yield
+    finally:
+        _digits(before)
+
+
 class Packer:
     """Writes values. `other(value)` gives the form of what is no data; `unique` refuses what is reached on two ways."""
 
@@ -67,12 +97,19 @@ class Packer:
         self.seen: dict[int, Any] | None = {} if unique else None
 
     def dumps(self, value: Any) -> bytes:
-        try:
-            return _dumps(self.pack(value)).encode()
-        except RecursionError:
-            raise Uncrossable("nested too deeply, or containing itself") from None
-        except ValueError:
-            raise Uncrossable("a number of more than 4300 digits") from None
+        with _shallow():
+            try:
+                packed = self.pack(value)
+                try:
+                    text = _dumps(packed)
+                except ValueError:
+                    with _long_numbers():
+                        text = _dumps(packed)
+            except RecursionError:
+                raise Uncrossable("nested too deeply, or containing itself") from None
+        if len(text) >= MOST:
+            raise Uncrossable(f"more than {MOST >> 20} MB")
+        return text.encode()
 
     def pack(self, v: Any) -> Any:
         kind = type(v)
@@ -121,8 +158,12 @@ class Packer:
             return {"D": str(v)}
         if kind is Fraction:
             return {"F": [v.numerator, v.denominator]}
-        if kind is datetime and v.tzinfo is None:
-            return {"T": ["datetime", [v.year, v.month, v.day, v.hour, v.minute, v.second, v.microsecond]]}
+        if kind is datetime and (v.tzinfo is None or type(v.tzinfo) is timezone):
+            told = [v.year, v.month, v.day, v.hour, v.minute, v.second, v.microsecond]
+            if v.tzinfo is None:
+                return {"T": ["datetime", told]}
+            away = v.utcoffset()
+            return {"Z": [told, [away.days, away.seconds, away.microseconds], v.tzname()]}
         if kind is date:
             return {"T": ["date", [v.year, v.month, v.day]]}
         if kind is clock and v.tzinfo is None:
@@ -140,10 +181,33 @@ class Packer:
             if base in family:
                 if own := [k for k in family[: family.index(base)] if deciding(k)]:
                     raise Decides(f"{own[0].__name__}({base.__name__}) overrides how it compares")
+                if _looks_different(family[: family.index(base)]):
+                    raise Uncrossable(f"a {kind.__name__}, which is more than a {base.__name__}")
+                if base is tuple and type(fields := kind.__dict__.get("_fields")) is tuple:
+                    return {"n": [kind.__name__, [*fields], [self.pack(x) for x in tuple.__iter__(v)]]}
                 return self.pack(plain(v))
         if self.other is None:
             raise Uncrossable(f"a {kind.__name__}")
         return self.other(v)
+
+
+_LOOKS = frozenset(("__str__", "__repr__", "__format__", "__getitem__", "__missing__"))
+_LIES = frozenset(
+    f"__{name}__"
+    for name in (
+        "lt", "le", "gt", "ge", "bool", "len", "contains", "iter", "hash", "add", "sub", "mul", "truediv", "mod", "abs", "round",
+        "radd", "rsub", "rmul", "rtruediv", "neg", "int", "float", "index", "getattribute", "getattr", "class",
+    )
+)  # fmt: skip
+
+
+def _looks_different(family: tuple[type, ...]) -> bool:
+    """Whether a subclass shows itself in another way than its builtin, and does no more than that.
+
+    One that also computes or compares in its own way crosses as the builtin's own value: it might do so to pass.
+    """
+    own = {name for kind in family if kind.__module__ == "__main__" for name in kind.__dict__}
+    return bool(own & _LOOKS) and not own & _LIES and not any("_fields" in kind.__dict__ for kind in family)
 
 
 def deciding(kind: type) -> bool:
@@ -156,11 +220,21 @@ class Unpacker:
 
     def __init__(self, remote: Callable[[str, Any], Any] | None = None):
         self.remote = remote
+        self.shapes: dict[tuple[str, tuple[str, ...]], Any] = {}
 
     def loads(self, text: bytes) -> Any:
         try:
-            return self.unpack(_loads(text))
-        except (ValueError, TypeError, KeyError, IndexError, RecursionError, ArithmeticError, AttributeError) as error:
+            with _shallow():
+                try:
+                    parsed = _loads(text)
+                except ValueError:
+                    with _long_numbers():
+                        parsed = _loads(text)
+                return self.unpack(parsed)
+        except RecursionError:
+            # A program may nest deeper than this side reads: no forgery.
+            raise Uncrossable("nested too deeply") from None
+        except (ValueError, TypeError, KeyError, IndexError, ArithmeticError, AttributeError) as error:
             raise Forged(f"{type(error).__name__}: {error}") from None
 
     def unpack(self, v: Any) -> Any:
@@ -204,6 +278,15 @@ class Unpacker:
             return Fraction(int(x[0]), int(x[1]))
         if tag == "T":
             return _DATES[x[0]](*map(int, x[1]))
+        if tag == "Z":
+            zone = timezone(timedelta(*map(int, x[1])), str(x[2]))
+            return datetime(*map(int, x[0][:7]), tzinfo=zone)  # type: ignore[misc,arg-type]
+        if tag == "n":
+            # Names are checked by namedtuple itself; a class a shape, or two of its tuples would not be of one type.
+            shape = (str(x[0]), tuple(map(str, x[1])))
+            if shape not in self.shapes:
+                self.shapes[shape] = namedtuple(*shape)  # type: ignore[misc]
+            return self.shapes[shape]._make([self.unpack(y) for y in x[2]])
         if tag == "k":
             return dict.fromkeys([self.unpack(y) for y in x]).keys()
         if tag == "v":

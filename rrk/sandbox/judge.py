@@ -27,11 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from rrk.errors import RrkError
-from rrk.sandbox import batches, recipes
+from rrk.sandbox import batches, recipes, sides, suites, suites_text
 from rrk.sandbox.cache import Cache, rules
 from rrk.sandbox.fairness import Fairness
 from rrk.sandbox.fleet import Fleet, Slot
 from rrk.sandbox.outfitter import LOST, Outfitter
+from rrk.sandbox.sides import Sides
 from rrk.sandbox.toolchain import Toolchain
 from rrk.sandbox.verdict import (
     MEMORY_LIMIT,
@@ -53,10 +54,17 @@ _POLL = 0.02  # seconds between looks at a slow input
 class _Entry:
     """One distinct job on its way to a verdict."""
 
-    __slots__ = ("alone", "job", "key", "reference", "runs", "tests", "timeout", "tries", "verdict")
+    __slots__ = ("alone", "job", "key", "reference", "runs", "suite", "tests", "timeout", "tries", "vain", "verdict")
 
     def __init__(self, job: Job, tests: tuple[str, ...] | None, reference: str | None, key: str) -> None:
         self.job, self.tests, self.reference, self.key = job, tests, reference, key
+        # With generated tests there are none to read.
+        self.suite = (
+            suites.look(job.tests, job.entry_point) if job.language == "py" and tests is None else suites.Suite("")
+        )
+        self.vain = self.suite.vain
+        if tests is None and job.language != "py":
+            self.vain = suites_text.vain(job.language, job.tests)
         self.tries = 0
         self.alone = False
         self.runs: list[Verdict] = []
@@ -107,6 +115,7 @@ class Judge:
         self._unsaved: deque[_Entry] = deque()
         self._each_s = 1.0
         self._fair = Fairness()
+        self._sides = Sides(self.figures)
 
     def __enter__(self) -> Judge:
         return self
@@ -189,6 +198,8 @@ class Judge:
             timeout=self._timeout if job.timeout is None else job.timeout,
             memory_mb=self._memory if job.memory_mb is None else job.memory_mb,
         )
+        if tests is None and job.language == "py":
+            job = replace(job, tests=suites.look(job.tests, job.entry_point).text)
         key = _key(job, tests)
         with self._lock:
             entry = self._entries.get(key)
@@ -246,7 +257,7 @@ class Judge:
             if entry.tests is not None:
                 answer = slot.lane.evidence(limited, entry.tests, self._each_s)
             else:
-                answer = slot.lane.python(limited)
+                answer = self._sides.judge(slot.lane, limited, entry.suite, entry.reference)
         except LOST as error:
             answer = _broken(error)
         self._settle(slot, entry, answer)
@@ -267,6 +278,8 @@ class Judge:
     def _settle(self, slot: Slot, entry: _Entry, answer: Verdict) -> None:
         """Take a verdict as final, or send the job on its way again."""
         lane = slot.lane
+        if entry.vain is not None:
+            answer = sides.vain(answer, entry.vain)
         if lane is not None and answer.status != NO_TOOLCHAIN and not answer.sandbox:
             answer.sandbox = lane.layers
         failed = answer.status == SANDBOX_ERROR and answer.reason != "tests"

@@ -110,13 +110,18 @@ class Lane:
 
     # Python
 
-    def python(self, job: Job, mode: str = "split") -> Verdict:
-        """The verdict on a Python job. mode "split": tests in another process; "in_process": faster, and weaker."""
+    def python(self, job: Job, mode: str = "split", patched: Sequence[str] = ()) -> Verdict:
+        """The verdict on a Python job.
+
+        mode "split": tests in another process, if plain data will do; "in_process": faster, and weaker; "whole": likewise,
+        for tests that cannot be had apart (the results of the function under test are looked at first). `patched`: builtins
+        that the tests replace themselves.
+        """
         limits = self._limits(job)
         try:
-            if mode == "in_process":
-                return self._in_process(job, limits)
-            return self._split(job, limits)
+            if mode in ("in_process", "whole"):
+                return self._in_process(job, limits, strict=mode == "whole", patched=patched)
+            return self._split(job, limits, patched)
         except wire.Gone:
             return self._lost()
 
@@ -140,7 +145,7 @@ class Lane:
             while True:
                 begun = len(passed)
                 dialog = Dialog(self._cell, limits)
-                first = dialog.ask(b"P", _text(job.program))
+                first = dialog.ask(_letter(job), _text(job.program))
                 if first and first[0] == b"l" and begun < len(tests):
                     wanted = {"tests": list(tests[begun:]), "each_s": each_s, "lates": lates, "entry": job.entry_point}
                     answer = dialog.ask(b"V", json.dumps(wanted).encode())
@@ -182,14 +187,14 @@ class Lane:
         self._cell.gone = True
         return verdict(SANDBOX_ERROR, stderr="the lane's process ended", reason="lane", sandbox=self.layers)
 
-    def _split(self, job: Job, limits: Limits) -> Verdict:
+    def _split(self, job: Job, limits: Limits, patched: Sequence[str]) -> Verdict:
         if self._tests is None or self._tests.gone:
             self._tests = self._start("tests")
         tests = self._tests
         seq, talk = self._cell.begin(limits)
         parts = [_text(job.program), _text(job.prompt), _text(job.tests)]
         with talk:
-            header = {"program": len(parts[0]), "prompt": len(parts[1]), "entry": job.entry_point}
+            header = {"program": len(parts[0]), "prompt": len(parts[1]), "entry": job.entry_point, "main": job.main}
             try:
                 tests.send(header, b"".join(parts), [talk.fileno()])
             except wire.Gone:
@@ -228,29 +233,35 @@ class Lane:
                     elif seen is None:
                         self._cell.send({"op": "stop", "seq": seq})
         if found["end"] == "fallback" and not (seen["timed_out"] or seen["memory"] or seen["flooded"]):
-            return self._in_process(job, limits, strict=True)
+            return self._in_process(job, limits, strict=True, patched=patched)
         return classified(seen, found, "split", self.layers)
 
-    def _in_process(self, job: Job, limits: Limits, strict: bool = False) -> Verdict:
+    def _in_process(self, job: Job, limits: Limits, strict: bool, patched: Sequence[str]) -> Verdict:
         secret = secrets.token_hex(16)
         dialog = Dialog(self._cell, limits)
-        answer = dialog.ask(b"P", _text(job.program))
+        answer = dialog.ask(_letter(job), _text(job.program))
         found = loaded(answer)
         if found["end"] == "ok":
-            wanted = {"tests": job.tests, "secret": secret, "entry": job.entry_point, "strict": strict}
+            wanted: dict[str, Any] = {"tests": job.tests, "secret": secret, "entry": job.entry_point}
+            wanted |= {"strict": strict, "patched": list(patched)}
             answer = dialog.ask(b"T", json.dumps(wanted).encode())
             if answer is not None and answer[0] == b"y":
                 # Tests that parse only behind the program.
                 dialog.end()
                 dialog = Dialog(self._cell, limits)
                 whole = job.program + "\n" + job.tests
-                found = loaded(dialog.ask(b"P", _text(whole)))
+                found = loaded(dialog.ask(b"M" if "__main__" in job.tests else _letter(job), _text(whole)))
                 answer = (
                     dialog.ask(b"T", json.dumps({**wanted, "tests": "pass"}).encode()) if found["end"] == "ok" else None
                 )
             if found["end"] == "ok":
                 found = said_of_tests(answer, secret)
         return classified(dialog.end(), found, "in_process", self.layers)
+
+
+def _letter(job: Job) -> bytes:
+    """How the candidate's process is to run the program: as the main one, or as a module."""
+    return b"M" if job.main else b"P"
 
 
 def _text(text: str) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 import symtable
 import types
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ class Prepared:
     own: set[str]  # names that the prompt defines in full
     tame: bool
     builtins: list[str]  # builtins that the tests use
+    defined: set[str]  # names that the tests define at their top
+    both: list[str]  # those that a program of the same name would be meant to see
 
 
 def prepare(prompt: str, tests: str, entry: str | None) -> Prepared:
@@ -49,7 +52,7 @@ def prepare(prompt: str, tests: str, entry: str | None) -> Prepared:
     )
     code = compile(tree, "<tests>", "exec", dont_inherit=True)
     known = sorted(name for name in used - defined if hasattr(builtins, name))
-    return Prepared(code, tests.splitlines(), needed, subjects, helpers, own, _tame(nodes), known)
+    return Prepared(code, tests.splitlines(), needed, subjects, helpers, own, _tame(nodes), known, defined, _both(tree))
 
 
 def _globals(table: symtable.SymbolTable) -> tuple[set[str], set[str]]:
@@ -122,11 +125,18 @@ def _helpers(prompt: str, subjects: set[str]) -> tuple[types.CodeType | None, se
                 names.add(node.name)
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.Assign | ast.AnnAssign):
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                names |= {target.id for target in targets if isinstance(target, ast.Name)}
+            # Not its variables: the program may have changed them, and what it made of them is what tests want to see.
         return compile(ast.Module(kept, []), "<prompt>", "exec", dont_inherit=True) if kept else None, names - subjects
     return None, set()
+
+
+def _both(tree: ast.Module) -> list[str]:
+    """Functions and values that the tests define under a name that is not just the harness's."""
+    found = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return sorted(name for name in found if not re.match(r"_*(check|test|rrk|METADATA$)", name))
 
 
 def _empty(node: ast.FunctionDef) -> bool:

@@ -3,7 +3,7 @@
 Nothing here is trusted once the program has begun: it lives in the program's own process. What it says is read by
 rrk/sandbox/codec.py on the other side, and a pass is only what the tests find there.
 
-Frames are a length (4 bytes), a letter and a text. In: P program, N names that the tests use, C call, I next of an iterator,
+Frames are a length (4 bytes), a letter and a text. In: P program (M: with its `__main__` part), N names that the tests use, C call, I next of an iterator,
 T tests to run here (the weaker mode), V asserts for evidence. Out: l loaded (and on which core), s syntax error, x ended by
 an exception, n names, r result, e exception, t decides its own equality, d done, v one assert's outcome.
 """
@@ -26,15 +26,13 @@ import traceback
 import types
 from typing import Any, NoReturn
 
-from rrk.sandbox import codec
-from rrk.sandbox.lane_asserts import failure, split_assert
+from rrk.sandbox import codec, lane_whole
+from rrk.sandbox.lane_asserts import split_assert
 
 _FRAME = struct.Struct("<I")
 _exit, _write, _read, _getpid = os._exit, os.write, os.read, os.getpid
 _exec, _compile, _type, _len, _repr = exec, compile, type, len, repr
-_Base, _Assertion, _Exit = BaseException, AssertionError, SystemExit
-_BUILTINS: dict[str, Any] = {}
-_CONTROL = compile("assert 1 == 2", "<control>", "exec")
+_Base, _Exit = BaseException, SystemExit
 _SOURCE: list[tuple[str, str]] = []  # the program's path and text, for tracebacks
 
 # Loaded once, so that a candidate need not: what HumanEval and MBPP solutions import.
@@ -43,6 +41,11 @@ _PRELOAD = [
     "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "itertools", "json", "math", "operator",
     "random", "re", "statistics", "string", "sys", "textwrap", "time", "typing", "unicodedata",
 ]  # fmt: skip
+# Values of these that have no plain form are compared by their own libraries: in the same process, or wrongly.
+_LIBRARY = frozenset((
+    "array", "collections", "dataclasses", "datetime", "decimal", "fractions", "ipaddress", "numpy", "pandas", "pathlib", "re",
+    "scipy", "sympy", "torch", "uuid", "zoneinfo",
+))  # fmt: skip
 _ITERATORS = (
     types.GeneratorType, map, filter, zip, enumerate, reversed, type(iter([])), type(iter(())), type(iter("")),
     type(iter({})), type(iter(set())), type(iter(range(0))), type(iter({}.values())), type(iter({}.items())),
@@ -57,7 +60,7 @@ def preload(role: str) -> None:
     import site
 
     site.setquit()  # exit() and quit(), which -S leaves out
-    _BUILTINS.update(vars(builtins))
+    lane_whole.remember()
 
 
 class _Dialog:
@@ -92,7 +95,7 @@ def candidate(talk: int, work: str, core: bytes) -> NoReturn:
     me = _getpid()
     dialog = _Dialog(talk)
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
-    _, text = dialog.hear()
+    letter, text = dialog.hear()
     program = text.decode("utf-8", "surrogatepass")
     path = work + "/main.py"  # a name only: a file would cost as much as a short program
     _SOURCE.append((path, program))
@@ -103,7 +106,7 @@ def candidate(talk: int, work: str, core: bytes) -> NoReturn:
     space["__file__"] = path
     space["__builtins__"] = builtins
     sys.modules["__main__"] = main
-    loaded = _load(program, path, space, core)
+    loaded = _load(program, path, space, core, letter == b"M")
     if _getpid() != me:  # a child that the program forked came back out of it
         _flush()
         _exit(0)
@@ -122,9 +125,12 @@ def candidate(talk: int, work: str, core: bytes) -> NoReturn:
         dialog.say(*answer)
 
 
-def _load(program: str, path: str, space: dict[str, Any], core: bytes) -> tuple[bytes, bytes]:
+def _load(program: str, path: str, space: dict[str, Any], core: bytes, as_main: bool) -> tuple[bytes, bytes]:
     try:
-        code = _compile(program, path, "exec", dont_inherit=True)
+        code: Any = program
+        if not as_main and "__main__" in program:
+            code = _without_guard(ast.parse(program, path))
+        code = _compile(code, path, "exec", dont_inherit=True)
     except MemoryError:
         return b"x", b'{"type":"MemoryError"}'
     except (SyntaxError, ValueError, OverflowError, RecursionError, UnicodeError) as error:
@@ -136,6 +142,19 @@ def _load(program: str, path: str, space: dict[str, Any], core: bytes) -> tuple[
         return b"x", _told(error)
     _flush()
     return b"l", core
+
+
+def _without_guard(tree: ast.Module) -> ast.Module:
+    """The program as it runs where it is not the main one: without the body of `if __name__ == "__main__"`."""
+    body: list[ast.stmt] = []
+    for node in tree.body:
+        guard = ast.unparse(node.test) if isinstance(node, ast.If) else ""
+        if guard in ("__name__ == '__main__'", "'__main__' == __name__"):
+            body += node.orelse  # type: ignore[attr-defined]
+        else:
+            body.append(node)
+    tree.body = body
+    return tree
 
 
 def _told(error: BaseException, show: bool = True) -> bytes:
@@ -151,9 +170,12 @@ def _told(error: BaseException, show: bool = True) -> bytes:
     elif show:
         _show(error)
     try:
-        told["args"] = codec.Packer().pack(list(error.args))
+        if any(k.__module__ == "__main__" and "__str__" in k.__dict__ for k in kind.__mro__):
+            told["said"] = str(error)[:10_000]
+        told["args"] = json.loads(codec.Packer().dumps(list(error.args)))
         return json.dumps(told).encode()
     except _Base:
+        told.pop("said", None)
         told.pop("args", None)
         return json.dumps(told).encode()
 
@@ -170,14 +192,6 @@ def _show(error: BaseException) -> None:
             traceback.print_exception(_type(error), error, trace, limit=-8, file=sys.stderr)
     except _Base:
         pass
-
-
-def _innermost(error: BaseException) -> str:
-    """The file in which an exception was raised."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else trace.tb_frame.f_code.co_filename
 
 
 def _flush() -> None:
@@ -204,14 +218,14 @@ class _Server:
         if letter == b"I":
             return self.following(json.loads(text))
         if letter == b"T":
-            return in_process(self.space, json.loads(text))
+            return lane_whole.judged(self.space, json.loads(text), _SOURCE, _told)
         if letter == b"V":
             return self.evidence(json.loads(text))
         if letter == b"B":  # the tests ended; by the exception that came last, if the text says so
             asked = json.loads(text)
             if asked["show"] and self.error is not None:
                 _show(self.error)
-            return b"r", json.dumps([disarmed(asked["used"])]).encode()
+            return b"r", json.dumps([lane_whole.disarmed(asked["used"])]).encode()
         return b"", b""
 
     def describe(self, name: str) -> Any:
@@ -236,9 +250,11 @@ class _Server:
             return ["u"]
 
     def other(self, value: Any) -> dict[str, Any]:
+        kind = _type(value)
+        if kind is memoryview or isinstance(value, _Base) or kind.__module__.partition(".")[0] in _LIBRARY:
+            raise codec.Uncrossable(f"a {kind.__module__}.{kind.__name__}")
         number = _len(self.handles)
         self.handles.append(value)
-        kind = _type(value)
         if kind in _ITERATORS:
             return {"g": number}
         if isinstance(value, type):
@@ -251,7 +267,10 @@ class _Server:
         return self.handles[number]
 
     def call(self, text: bytes) -> tuple[bytes, bytes]:
-        what, args, named = codec.Unpacker(self.local).loads(text)
+        try:
+            what, args, named = codec.Unpacker(self.local).loads(text)
+        except codec.Uncrossable as error:
+            return b"u", str(error).encode()
         function = self.handles[what]
         before = codec.Packer(self.other).dumps([args, named]) if mutable(args) or named else None
         try:
@@ -324,79 +343,3 @@ class _Server:
 def mutable(args: Any) -> bool:
     """Whether a function could change its arguments in place."""
     return any(type(a) not in (int, str, float, bool, type(None), bytes, complex, range) for a in args)
-
-
-def in_process(space: dict[str, Any], wanted: dict[str, Any]) -> tuple[bytes, bytes]:
-    """The weaker mode: the tests run here. Proof by a secret after the last one, and checks that asserts are live."""
-    subject = str(wanted.get("entry"))
-    try:
-        if wanted["strict"] or any("__eq__" in text or "__ne__" in text for _, text in _SOURCE):
-            tree: Any = ast.parse(wanted["tests"], "<tests>")
-            if callable(space.get(subject)) and not isinstance(space[subject], type):
-                for node in ast.walk(tree):
-                    if isinstance(node, ast.Name) and node.id == subject and isinstance(node.ctx, ast.Load):
-                        node.id = "__rrk_subject__"
-                space["__rrk_subject__"] = _judged(space[subject])
-        else:
-            tree = wanted["tests"]
-        code = _compile(tree, "<tests>", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError) as error:
-        # Tests that only parse behind the program: as one text then, as every other tool does it.
-        return b"y", str(error).encode("utf-8", "replace")
-    try:
-        _exec(code, space)
-    except codec.Decides as error:
-        return b"t", str(error).encode()
-    except _Base as error:
-        own = _innermost(error) == "<tests>"
-        if own:
-            try:
-                print(failure(error, wanted["tests"].splitlines()), file=sys.stderr)
-            except _Base:
-                pass  # the program has closed or replaced it
-        return b"e", _told(error, show=not own)
-    live = ""
-    try:
-        _exec(_CONTROL, space)
-        live = "assert"
-    except _Assertion:
-        pass
-    except _Base:
-        live = "assert"
-    return b"d", f"{wanted['secret']} {live or disarmed(_names(code))}".encode()
-
-
-def _names(code: types.CodeType) -> set[str]:
-    """Every name that this code uses, inner functions included."""
-    found = set(code.co_names)
-    for constant in code.co_consts:
-        if _type(constant) is types.CodeType:
-            found |= _names(constant)
-    return found
-
-
-def disarmed(used: Any) -> str:
-    """What the program has changed to make tests in its own process pass: a builtin that they use, a trace function."""
-    for name in used:
-        if name in _BUILTINS and vars(builtins).get(name) is not _BUILTINS[name]:
-            return f"builtins.{name}"
-    return "trace" if sys.gettrace() is not None or sys.getprofile() is not None else ""
-
-
-def _judged(function: Any) -> Any:
-    """The function under test, refusing results that decide themselves what they are equal to."""
-
-    def call(*args: Any, **named: Any) -> Any:
-        result = function(*args, **named)
-        kind = _type(result)
-        if kind.__module__ == "__main__":
-            family = kind.__mro__
-            if any(base in family for base in (int, float, str, list, tuple, dict, set)) and any(
-                codec.deciding(k) for k in family
-            ):
-                raise codec.Decides(f"{kind.__name__} overrides how it compares")
-        return result
-
-    call.__name__ = call.__qualname__ = getattr(function, "__name__", "call")
-    call.__wrapped__ = function  # type: ignore[attr-defined]
-    return call

@@ -13,6 +13,7 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -36,6 +37,9 @@ def serve(control: socket.socket) -> None:
     kept: OrderedDict[tuple[Any, ...], Prepared | str] = OrderedDict()
     size = 0
     sys.setrecursionlimit(3000)
+    sys.set_int_max_str_digits(
+        0
+    )  # a result of 5,000 digits is a result; how long reading may take is bounded elsewhere
     sys.argv = ["tests"]  # unittest.main() reads it
     while True:
         header, blob, fds = wire.receive(control)
@@ -59,19 +63,19 @@ def serve(control: socket.socket) -> None:
             if isinstance(prepared, Prepared) and not prepared.tame:
                 pid = os.fork()
                 if pid == 0:
-                    wire.send(control, judge(Remote(talk), program, prepared))
+                    wire.send(control, judge(Remote(talk), program, prepared, header["main"]))
                     os._exit(0)
                 _, status, _ = os.wait4(pid, 0)
                 if status:
                     wire.send(control, {"end": "error", "text": f"the tests' process ended with status {status}"})
             else:
-                wire.send(control, judge(Remote(talk), program, prepared))
+                wire.send(control, judge(Remote(talk), program, prepared, header["main"]))
 
 
-def judge(remote: Remote, program: bytes, prepared: Prepared | str) -> dict[str, Any]:
+def judge(remote: Remote, program: bytes, prepared: Prepared | str, main: bool = False) -> dict[str, Any]:
     """The dialog with one candidate; what came of it, in a word (`end`) and a text."""
     try:
-        letter, text = remote.ask(b"P", program)
+        letter, text = remote.ask(b"M" if main else b"P", program)
         if letter == b"s":
             return {"end": "syntax", "text": text[:2000].decode("utf-8", "replace")}
         if letter == b"x":
@@ -83,7 +87,7 @@ def judge(remote: Remote, program: bytes, prepared: Prepared | str) -> dict[str,
         if isinstance(prepared, str):
             return {"end": "fallback", "text": prepared}
         _run(remote, prepared)
-        return {"end": "ok"}
+        return _ran(remote, prepared)
     except Gone:
         return {"end": "gone"}
     except Fallback as error:
@@ -96,22 +100,31 @@ def judge(remote: Remote, program: bytes, prepared: Prepared | str) -> dict[str,
         # unittest.main() leaves this way; it is the tests' own word.
         finished = isinstance(prepared, Prepared) and any("unittest" in line for line in prepared.lines)
         if finished and not error.code:
-            return {"end": "ok"}
+            return _ran(remote, prepared)
         return {"end": "fail", "text": f"SystemExit: {error.code}"} if error.code else {"end": "exit", "code": 0}
     except BaseException as error:
         return _failure(remote, prepared, error)
+
+
+def _ran(remote: Remote, prepared: Prepared | str) -> dict[str, Any]:
+    """Tests that came to their end have tested something only if they had something of the program's."""
+    if remote.calls or isinstance(prepared, str) or not prepared.needed:
+        return {"end": "ok"}
+    return {"end": "untested"}
 
 
 def _run(remote: Remote, prepared: Prepared) -> None:
     space: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins}
     if prepared.helpers is not None:
         exec(prepared.helpers, space)
-    if prepared.needed:
-        letter, text = remote.ask(b"N", json.dumps(prepared.needed).encode())
+    if prepared.needed or prepared.both:
+        letter, text = remote.ask(b"N", json.dumps(prepared.needed + prepared.both).encode())
         if letter != b"n":
             raise Tampered("forged")
         try:
             described = json.loads(text)
+            if both := [name for name in prepared.both if described.get(name) is not None]:
+                raise Fallback(f"the program has a {both[0]} too")
             for name in prepared.needed:
                 _bind(remote, space, name, described.get(name))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -148,14 +161,21 @@ def _bind(remote: Remote, space: dict[str, Any], name: str, described: Any) -> N
             raise Tampered("forged") from None
         if isinstance(value, Object):
             raise Fallback(f"the tests use the program's {name}")
-        if isinstance(value, types.FunctionType):
-            value.__name__ = value.__qualname__ = name
+        if not isinstance(value, types.FunctionType):
+            # It may change as the program runs, here or there.
+            raise Fallback(f"the tests use the program's {name}")
+        value.__name__ = value.__qualname__ = name
         space[name] = value
     else:
         raise Fallback(f"the tests use the program's {name}")
 
 
 def _failure(remote: Remote, prepared: Prepared | str, error: BaseException) -> dict[str, Any]:
+    if isinstance(error, NameError) and error is remote.failed and isinstance(prepared, Prepared):
+        # The program looked for a name that only the tests define: they meant it to.
+        found = re.search(r"name '(\w+)' is not defined", str(error))
+        if found and found[1] in prepared.defined:
+            return {"end": "fallback", "text": f"the program uses the tests' {found[1]}"}
     asked = {"show": error is remote.failed, "used": prepared.builtins if isinstance(prepared, Prepared) else []}
     try:
         # A program that disarmed what it took for its tests has not failed by accident.

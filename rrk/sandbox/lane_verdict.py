@@ -48,6 +48,8 @@ def classified(seen: dict[str, Any], found: dict[str, Any], integrity: str | Non
         name, reason = TAMPERED, text if text in ("forged", "equality") else "control"
     elif end == "syntax":
         name, reason, code = SYNTAX_ERROR, "syntax", 1
+    elif end == "untested":
+        name, reason, text = SANDBOX_ERROR, "tests", "the tests ended without having used the program"
     elif end == "endless":
         name, reason = TIMEOUT, "tests"
     elif end == "error":

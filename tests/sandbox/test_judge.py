@@ -22,7 +22,7 @@ def lane():
 
 
 def job(text: str, **more) -> Job:
-    return Job("py", "", text, "tests", **more)
+    return Job("py", "", text, "assert f() == 1", **more)
 
 
 def run(lane, texts, jobs=2, **settings) -> tuple[list[Verdict], Judge]:
