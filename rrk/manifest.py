@@ -62,6 +62,8 @@ def read(folder: str | Path) -> dict[str, Any] | None:
 
 def complete(folder: str | Path, params: Mapping[str, Any]) -> bool:
     """True if the folder is finished with these parameters; UsageError if it is finished with others."""
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise UsageError(f"-o {folder}: is a file; give a folder's name")
     found = read(folder)
     if found is None:
         return False

@@ -73,6 +73,8 @@ def need(row: dict[str, Any], field: str, kind: type | tuple[type, ...] = str, r
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         expected = " or ".join(_NAMES.get(k, k.__name__) for k in kinds)
         raise RowError(f"field '{field}' must be {expected}, not {_show(value)}{tail}", where(row))
+    if value != value:
+        raise RowError(f"field '{field}' must be a number, not NaN{tail}", where(row))
     return value
 
 

@@ -104,7 +104,7 @@ def train_reranker(
     from dataclasses import fields
 
     from rrk import jsonl, manifest
-    from rrk.generation import processes
+    from rrk.generation import processes, runs
     from rrk.progress import Progress
     from rrk.reranking import pairs as data
     from rrk.reranking import training
@@ -170,7 +170,7 @@ def train_reranker(
         seed=seed,
         figures=figures,
     )
-    told = [f"{figures['steps']} steps", f"loss {figures['loss'] or float('nan'):.3f}"]
+    told = [f"{figures['steps']} steps", runs.loss_text(figures["loss"])]
     if held_out is not None:
         told.append(f"dev AUC {figures['dev_auc']:.3f} (step {figures['kept_step']})")
     if check:

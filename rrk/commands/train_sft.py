@@ -65,7 +65,7 @@ def train_sft(
     from dataclasses import fields
 
     from rrk import jsonl, manifest
-    from rrk.generation import processes
+    from rrk.generation import processes, runs
     from rrk.progress import Progress
     from rrk.stopping import Stopping
 
@@ -101,4 +101,4 @@ def train_sft(
     if not processes.first():
         return
     manifest.write(output, command="train-sft", params=params, inputs=[*inputs, model], seed=seed, figures=figures)
-    note(f"{figures['examples']} solutions, {figures['steps']} steps, loss {figures['loss'] or float('nan'):.3f}")
+    note(f"{figures['examples']} solutions, {figures['steps']} steps, {runs.loss_text(figures['loss'])}")

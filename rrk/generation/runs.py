@@ -73,6 +73,11 @@ def settings(seed: int) -> dict[str, Any]:
     }
 
 
+def loss_text(loss: float | None) -> str:
+    """The loss in a summary line."""
+    return "no loss" if loss is None else f"loss {loss:.3f}"
+
+
 def learning_rate(by_weights: Sequence[tuple[float, float]], weights: int, lora: bool) -> float:
     """The default for so many weights: the rate of the first (up to, rate) that fits; ten times that for adapters."""
     return next(rate for size, rate in by_weights if weights <= size) * (10 if lora else 1)
@@ -112,6 +117,8 @@ def watch(should_stop: Callable[[], bool], on_step: OnStep, last_look: bool = Fa
 
         def on_step_end(self, args, state, control, **_):
             on_step(state.global_step, state.max_steps, self.last)
+            # A run of fewer steps than are logged at a time has a loss, too.
+            control.should_log |= state.global_step >= state.max_steps
             if last_look and state.global_step >= state.max_steps:
                 control.should_evaluate = control.should_save = True
             if processes.any_of(should_stop()):

@@ -7,6 +7,7 @@ check_pairs(mined, "runs/reranker")                      # hard negatives that a
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 
 from rrk import rows, seeds
-from rrk.errors import UsageError
+from rrk.errors import RowError, UsageError
 from rrk.generation import packing
 from rrk.reranking import network
 from rrk.reranking.render import Renderer
@@ -30,7 +31,8 @@ def validate_pair(row: dict[str, Any]) -> None:
     if row.get("completion_kind") != "full":
         rows.need(row, "prompt", str, "a continuation is read after its prompt")
     if row.get("margin") is not None:
-        rows.need(row, "margin", (int, float))
+        if not math.isfinite(rows.need(row, "margin", (int, float))):
+            raise RowError(f"field 'margin' must be finite, not {row['margin']}", rows.where(row))
 
 
 def groups(

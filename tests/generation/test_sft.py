@@ -107,6 +107,7 @@ def test_the_command_writes_the_manifest_last_and_says_when_there_is_nothing_to_
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout == b""
     assert len(told(done.stderr)) == 1, "no library chatter"
+    assert b"nan" not in done.stderr, "two steps have a loss"
     assert json.loads((tmp_path / "out" / "rrk.json").read_text())["figures"]["steps"] == 2
     assert b"nothing to do" in rrk(*command).stderr
     (tmp_path / "bad.jsonl").write_text('{"task_id": "t"}\n')

@@ -257,12 +257,33 @@ def test_term_saves_exits_143_and_resume_finishes(base, tmp_path, rrk):
     assert refused.returncode == 2
 
 
+def test_a_run_of_one_step_has_a_loss_and_a_full_disk_is_one_line(base, tmp_path, rrk):
+    pairs = write(tmp_path / "p.jsonl", models.pairs())
+    command = ["train-reranker", pairs, "-m", str(base / "qwen2"), "--steps", "1", "-o"]
+    done = rrk(*command, "rr")
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"nan" not in done.stderr
+    figures = manifest.read(tmp_path / "rr")["figures"]
+    assert math.isfinite(figures["loss"])
+    assert math.isfinite(figures["accuracy"])
+    limited = ["bash", "-c", 'ulimit -f 20; exec "$@"', "bash", *rrk_command(*command, "other")]
+    done = subprocess.run(limited, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "make room" in done.stderr.splitlines()[-1]
+    assert "internal error" not in done.stderr
+    there = rrk(*command, "p.jsonl")
+    assert (there.returncode, b"is a file" in there.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [
         ({"task_id": "a", "prompt": "p", "chosen": "x"}, "no field 'rejected'"),
         ({"task_id": "a", "chosen": "x", "rejected": "y"}, "no field 'prompt'"),
         ({"task_id": "a", "prompt": "p", "chosen": "x", "rejected": "y", "margin": "z"}, "field 'margin' must be"),
+        # These were reported as divergence, after the training.
+        ({"task_id": "a", "prompt": "p", "chosen": "x", "rejected": "y", "margin": math.nan}, "field 'margin' must be"),
+        ({"task_id": "a", "prompt": "p", "chosen": "x", "rejected": "y", "margin": math.inf}, "field 'margin' must be"),
     ],
 )
 def test_a_bad_pair_names_file_and_line(base, tmp_path, rrk, row, said):
