@@ -92,7 +92,9 @@ def _disk(error: Exception) -> RrkError | None:
         return outputs.failure(error, "writing")
     # Weights are written by libraries in other languages, which keep the number to themselves.
     text = str(error)
-    if re.search(r"os error (27|28|122)\b|No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing", text):
+    if re.search(
+        r"os error (27|28|122)\b|No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing", text
+    ):
         return RrkError(f"the disk is full ({text.splitlines()[0]}); make room")
     if re.search(r"os error (13|30)\b", text):
         return UsageError(text.splitlines()[0])

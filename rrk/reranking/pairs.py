@@ -30,9 +30,8 @@ def validate_pair(row: dict[str, Any]) -> None:
     rows.need(row, "rejected", str, "`rrk mine` writes pairs")
     if row.get("completion_kind") != "full":
         rows.need(row, "prompt", str, "a continuation is read after its prompt")
-    if row.get("margin") is not None:
-        if not math.isfinite(rows.need(row, "margin", (int, float))):
-            raise RowError(f"field 'margin' must be finite, not {row['margin']}", rows.where(row))
+    if row.get("margin") is not None and not math.isfinite(rows.need(row, "margin", (int, float))):
+        raise RowError(f"field 'margin' must be finite, not {row['margin']}", rows.where(row))
 
 
 def groups(
