@@ -35,6 +35,12 @@ def pick(asked: str, device: torch.device, size: Callable[[], int]) -> Any:
     return torch.bfloat16 if multiplies_bfloat16() and size() >= LARGE else torch.float32
 
 
+def picker(asked: str, device: torch.device) -> Callable[[Any, Any], Any]:
+    """pick() for when the model's config and Auto class are known; a name that is none is refused at once."""
+    pick(asked, device, lambda: 0)
+    return lambda config, kind: pick(asked, device, lambda: parameters(config, kind))
+
+
 def multiplies_bfloat16() -> bool:
     """Whether this processor has instructions for it. oneDNN emulates them on others, and is then slower than float32."""
     return any(getattr(torch.cpu, name, bool)() for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from rrk.errors import RrkError, UsageError
-from rrk.generation import dtypes
+from rrk.generation import checkpoints, dtypes
 
 
 def pick_device(name: str) -> torch.device:
@@ -33,26 +33,13 @@ def training_attention() -> str | None:
 
 
 def load(path: str | Path, device: str = "auto", dtype: str = "auto", attention: str | None = None) -> tuple[Any, Any]:
-    """(model in eval mode, tokenizer) of a causal checkpoint: a folder, or a name on the hub.
+    """(model in eval mode, tokenizer) of a causal checkpoint: whatever rrk/generation/checkpoints.py takes.
 
     dtype auto: see dtypes.py. `attention`: transformers' name of an implementation, None: its choice.
-    RrkError (one line) if it cannot be loaded.
+    RrkError (one line) if it cannot be loaded, or lacks weights.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # rrk's own progress and nothing else on standard error
     where = pick_device(device)
-    try:
-        chosen = dtypes.pick(
-            dtype, where, lambda: dtypes.parameters(AutoConfig.from_pretrained(path), AutoModelForCausalLM)
-        )
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=chosen, attn_implementation=attention)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        remedy = "a folder with a transformers checkpoint, or a name on the hub (HF_HUB_OFFLINE is obeyed)"
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RrkError(f"cannot load a causal model from {path}: {first}; give {remedy}") from error
+    model, tokenizer = checkpoints.causal(path, dtype=dtypes.picker(dtype, where), attn_implementation=attention)
     if not eos_ids(model, tokenizer):
         raise RrkError(f"{path}: neither model nor tokenizer names an end-of-sequence token; set eos_token")
     return model.to(where).eval(), tokenizer

@@ -15,13 +15,12 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rrk.errors import RrkError
-from rrk.generation import runs
+from rrk.generation import checkpoints, runs
 from rrk.ppo.loss import wide
 
 
@@ -96,14 +95,7 @@ class Policy(nn.Module):
 
         `attention` is transformers' attn_implementation, None: its choice.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        more = {"attn_implementation": attention} if attention else {}
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(path)
-            model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **more)
-        except (OSError, ValueError) as error:
-            raise RrkError(f"cannot load a causal model from {path}: {error}".splitlines()[0]) from error
+        model, tokenizer = checkpoints.causal(path, dtype=torch.float32, attn_implementation=attention)
         if tokenizer.eos_token_id is None:
             raise RrkError(f"{path}: its tokenizer has no end-of-sequence token; set eos_token and fine-tune with it")
         without_dropout(model)

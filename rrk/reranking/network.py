@@ -10,9 +10,7 @@ found by lengths, never by comparing ids with the pad token: with pad = eos the 
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from torch import Tensor
 
 from rrk import seeds
 from rrk.errors import RrkError
-from rrk.generation import dtypes, packing
+from rrk.generation import checkpoints, dtypes, packing
 from rrk.generation.models import pick_device, training_attention
 
 
@@ -131,24 +129,7 @@ def pad_id(tokenizer: Any) -> int:
 def load(path: str | Path, device: str = "auto", dtype: str = "auto") -> tuple[Any, Any]:
     """(classifier in eval mode, tokenizer) from a checkpoint or a LoRA folder. RrkError if it cannot give one score."""
     target = pick_device(device)
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    adapter = (Path(path) / "adapter_config.json").is_file()
-    base = _adapter_base(path) if adapter else path
-    with _reading(path):
-        config = AutoConfig.from_pretrained(base)
-        architecture = (config.architectures or ["?"])[0]
-        if not adapter and not architecture.endswith("ForSequenceClassification"):
-            raise RrkError(f"{path}: {architecture} has no trained score; `rrk train-reranker -m {path}` gives it one")
-        if not adapter and config.num_labels != 1:
-            raise RrkError(f"{path}: gives {config.num_labels} labels, a reranker gives one score")
-        wanted = dtypes.pick(dtype, target, lambda: dtypes.parameters(config, AutoModelForSequenceClassification))
-        model = AutoModelForSequenceClassification.from_pretrained(base, dtype=wanted, num_labels=1)
-        if adapter:
-            from peft import PeftModel
-
-            model = PeftModel.from_pretrained(model, str(path)).merge_and_unload()
-        tokenizer = _tokenizer(path, base)
+    model, tokenizer = checkpoints.classifier(path, dtype=dtypes.picker(dtype, target))
     model.config.get_text_config().pad_token_id = pad_id(tokenizer)
     if head(model) is not None:
         head(model).float()
@@ -157,64 +138,17 @@ def load(path: str | Path, device: str = "auto", dtype: str = "auto") -> tuple[A
     return model.to(target).eval(), tokenizer
 
 
-def load_base(path: str | Path, seed: int = 0) -> tuple[Any, Any]:
-    """(classifier, tokenizer) to train, float32. A head that is missing, or has several labels, is drawn from `seed`."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+def load_base(path: str | Path, seed: int = 0, note: Callable[[str], None] = lambda text: None) -> tuple[Any, Any]:
+    """(classifier, tokenizer) to train, float32. A head that is missing, or has several labels, is drawn from `seed`.
 
-    adapter = (Path(path) / "adapter_config.json").is_file()
-    if adapter:
-        # Training goes on from the merged weights; a causal adapter's base has no head yet.
-        return load(path, "cpu", "float32")
-    with _reading(path):
-        config = AutoConfig.from_pretrained(path)
-        is_encoder(config)
-        torch.manual_seed(seeds.derive(seed, "reranker", "head"))
-        model = AutoModelForSequenceClassification.from_pretrained(
-            path,
-            dtype=torch.float32,
-            num_labels=1,
-            ignore_mismatched_sizes=True,
-            attn_implementation=training_attention(),
-        )
-        tokenizer = _tokenizer(path, path)
+    This is the only place where weights may be new, and `note` is told which.
+    """
+    torch.manual_seed(seeds.derive(seed, "reranker", "head"))
+    model, tokenizer, new = checkpoints.to_classify(path, dtype=torch.float32, attn_implementation=training_attention())
+    is_encoder(model.config)
+    if new:
+        note(f"{path}: has no trained score; {', '.join(new)} drawn anew (--seed)")
     model.config.get_text_config().pad_token_id = pad_id(tokenizer)
     if head(model) is None and not is_encoder(model.config):
         raise RrkError(f"{path}: {type(model).__name__} has no 'score' layer that rrk knows how to train")
     return model, tokenizer
-
-
-def _tokenizer(path: str | Path, base: str | Path) -> Any:
-    from transformers import AutoTokenizer
-
-    # An adapter folder of other tools need not carry the tokenizer.
-    own = any((Path(path) / name).exists() for name in ("tokenizer.json", "tokenizer_config.json"))
-    return AutoTokenizer.from_pretrained(path if own or not Path(path).is_dir() else base)
-
-
-def _adapter_base(path: str | Path) -> str:
-    import orjson
-
-    name = orjson.loads((Path(path) / "adapter_config.json").read_bytes()).get("base_model_name_or_path")
-    if not name:
-        raise RrkError(f"{path}: its adapter_config.json does not name the base model")
-    # A relative base was relative to where it was trained; try here, then beside the adapter.
-    beside = Path(path).parent / Path(name).name
-    return str(beside) if not Path(name).exists() and beside.is_dir() else name
-
-
-@contextmanager
-def _reading(path: str | Path) -> Iterator[None]:
-    """Library chatter off (the new head is expected), library errors in one line."""
-    from transformers.utils import logging as chatter
-
-    logger = logging.getLogger("transformers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    chatter.disable_progress_bar()
-    try:
-        yield
-    except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RrkError(f"{path}: cannot load a model from here: {reason}") from error
-    finally:
-        logger.setLevel(level)

@@ -126,7 +126,7 @@ def train(
     out = Path(out)
     params = {**asdict(options), **(params or {})}
     checkpoint = runs.begin(out, params, resume)
-    model, tokenizer = network.load_base(base, options.seed)
+    model, tokenizer = network.load_base(base, options.seed, note)
     encoder = network.is_encoder(model.config)
     rendering = Rendering(
         options.template,
