@@ -10,6 +10,9 @@ import typer
 from rrk import options
 from rrk.errors import Unjudged, UsageError
 
+# An earlier verdict's words that this one may not have, and that must not stay beside it.
+EARLIER = ("reason", "integrity", "tests_passed", "tests_total", "pass_share", "failed_case")
+
 
 def execute(
     inputs: options.Inputs = None,
@@ -49,6 +52,10 @@ def execute(
         int,
         typer.Option("--repeat", metavar="K", min=1, help="Run each K times; 'passed' is null where they disagree."),
     ] = 1,
+    all_tests: Annotated[
+        bool,
+        typer.Option("--all-tests", help="Go on after a test that failed: adds 'pass_share', the share that held."),
+    ] = False,
     cache: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--cache", metavar="DIR", help="Keep verdicts in DIR and take them from there (off by default)."),
@@ -130,7 +137,7 @@ def execute(
             generated.tests(row)
 
     if sandbox in ENGINES:
-        flags = {"--jobs": cores, "--timeout": timeout, "--memory": memory, "--repeat": repeat}
+        flags = {"--jobs": cores, "--timeout": timeout, "--memory": memory, "--repeat": repeat, "--all-tests": all_tests or None}
         flags |= {"--each-timeout": each_timeout if evidence else None}
         work: Container | _Work = Container(sandbox, flags, problems or [], evidence or [], sandboxes or [])
     else:
@@ -147,6 +154,7 @@ def execute(
                 "packages": [os.path.realpath(path) for path in packages or ()],
                 "timeout": timeout,
                 "memory_mb": memory,
+                "all_tests": all_tests,
             },
         )
     summary = stage.run(
@@ -161,6 +169,7 @@ def execute(
             "memory": memory,
             "sandbox": sandbox,
             "repeat": repeat,
+            "all_tests": all_tests,
             "sandboxes": sandboxes,
             "packages": packages,
         },
@@ -211,8 +220,7 @@ class _Work:
                 row = taken.popleft()
                 if generated is None:
                     fields = verdict.fields()
-                    # An earlier verdict's words must not stay beside this one's.
-                    yield [{k: v for k, v in row.items() if k in fields or k not in ("reason", "integrity")} | fields]
+                    yield [{k: v for k, v in row.items() if k in fields or k not in EARLIER} | fields]
                 else:
                     found = verdict.evidence
                     if found is None:

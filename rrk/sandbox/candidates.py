@@ -15,13 +15,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from rrk import jsonl, rows
+from rrk import cases, jsonl, rows
+from rrk.cases import Suite
 from rrk.errors import RowError, RrkError
 from rrk.rows import Problem
 from rrk.sandbox.snippets import asserts
 from rrk.sandbox.verdict import Job
 
-OWN_TESTS = ("tests", "test", "test_list")
+OWN_TESTS = ("tests", "test", "test_list", "cases")
 
 
 class Problems:
@@ -31,16 +32,21 @@ class Problems:
         self._paths = list(paths)
         self._hidden = hidden
         self._found: dict[str, dict[str, Problem]] = {}
+        self._suites: dict[tuple[str, str], Suite] = {}  # by task_id and language
         for row in jsonl.read(self._paths):
             problem = rows.problem(row, tests=hidden)
             same = self._found.setdefault(problem.task_id, {})
             earlier = same.get(problem.language)
-            if earlier is not None and earlier.tests != problem.tests:
+            suite = cases.suite(row) if hidden else None
+            key = (problem.task_id, problem.language)
+            if earlier is not None and (earlier.tests != problem.tests or self._suites.get(key) != suite):
                 raise RowError(
                     f"problem '{problem.task_id}' ({problem.language}) stands here a second time with other tests",
                     rows.where(row),
                 )
             same[problem.language] = problem
+            if suite is not None:
+                self._suites[key] = suite
 
     def problem(self, row: dict[str, Any]) -> Problem:
         """The problem a row belongs to; the row itself where no files were given."""
@@ -62,12 +68,32 @@ class Problems:
                 return next(iter(known.values()))
             raise RowError(f"no field 'language', and '{task}' is there in {', '.join(sorted(known))}", rows.where(row))
         language = rows.language_code(str(row["language"]))
+        if language not in known and (shared := self._shared(task)):
+            return replace(shared, language=language, canonical_solution=None)
         if language not in known:
             raise RowError(
                 f"no problem '{task}' in language '{language}' in {files} (it is there in {', '.join(sorted(known))})",
                 rows.where(row),
             )
         return known[language]
+
+    def _shared(self, task: str) -> Problem | None:
+        """A problem that programs of any language may answer: they read and print."""
+        for language, problem in self._found[task].items():
+            suite = self._suites.get((task, language))
+            if suite is not None and suite.kind == "stdin":
+                return problem
+        return None
+
+    def _suite(self, row: dict[str, Any], problem: Problem) -> Suite | None:
+        if not self._hidden:
+            return None
+        if not self._paths:
+            return cases.suite(row)
+        own = self._suites.get((problem.task_id, problem.language))
+        if own is None and (shared := self._shared(problem.task_id)) and problem.language not in self._found[problem.task_id]:
+            own = self._suites[problem.task_id, shared.language]
+        return own
 
     def job(self, row: dict[str, Any]) -> Job:
         """What to run for a row."""
@@ -82,6 +108,7 @@ class Problems:
             full=rows.is_full(row),
             main=problem.run_as_main,
             reference=problem.canonical_solution,
+            suite=self._suite(row, problem),
         )
 
 

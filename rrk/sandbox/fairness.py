@@ -58,7 +58,7 @@ class Fairness:
         answer = run(job)
         if answer is None:
             return None
-        seconds = answer.time if answer.passed else None
+        seconds = (answer.longest or answer.time) if answer.passed else None
         with self._lock:
             self._seconds[key] = seconds
             if len(self._seconds) > _KEPT:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from rrk.errors import RrkError
-from rrk.sandbox import batches, recipes, sides, suites, suites_text
+from rrk.sandbox import batches, case_judge, recipes, sides, suites, suites_text
 from rrk.sandbox.cache import Cache, rules
 from rrk.sandbox.fairness import Fairness
 from rrk.sandbox.fleet import Fleet, Slot
@@ -79,6 +79,7 @@ class Judge:
     timeout (CPU seconds) and memory_mb stand in for what a Job leaves open; an explicit timeout is taken as it is, the
     languages' own are multiplied by calibration.factor(). cache: a folder. sandboxes: folders of LANG.toml files. packages:
     folders of Python packages that Python programs and tests may import.
+    all_tests: go on after a test has failed, so that Verdict.pass_share is known.
     lane: called as Lane(level=, mounts=, packages=) where another than rrk.sandbox.lane.Lane is wanted (tests).
     `figures` counts what was spared and what was run again; `notes` are lines that a user should see.
     """
@@ -95,6 +96,7 @@ class Judge:
         timeout: float | None = None,
         memory_mb: int | None = None,
         window: int | None = None,
+        all_tests: bool = False,
         lane: Callable[..., Any] | None = None,
     ) -> None:
         if jobs < 1 or repeat < 1:
@@ -103,7 +105,7 @@ class Judge:
         self._outfitter = Outfitter(level, sandboxes, packages, lane)
         self.notes = self._outfitter.notes
         self._level, self._repeat = level, repeat
-        self._packages = tuple(packages)
+        self._packages, self._all_tests = tuple(packages), all_tests
         self._timeout, self._memory = timeout, memory_mb
         # Far enough that an endless loop at the head of the line leaves the other lanes something to do.
         self._window = window or max(1024, 256 * jobs)
@@ -227,6 +229,8 @@ class Judge:
             parts.append(self._packages)
         if entry.tests is not None:
             parts.append(self._each_s)
+        if self._all_tests:
+            parts.append("all tests")
         return hashlib.blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
 
     # The work (threads of the fleet).
@@ -240,6 +244,8 @@ class Judge:
             remedy = toolchain.remedy()
             text = "; ".join(lacking) + (f"; {remedy}" if remedy else "")
             return self._settle(slot, entry, verdict(NO_TOOLCHAIN, stderr=text, reason="toolchain"))
+        if job.suite is not None:
+            return self._settle(slot, entry, self._cases(slot, self._limited(entry, toolchain), toolchain))
         if toolchain.judge != "python":
             if entry.tests is not None:
                 text = "evidence is gathered for Python only"
@@ -248,7 +254,8 @@ class Judge:
             together = [entry]
             if toolchain.batch is not None and not entry.alone and not entry.tries and not entry.timeout:
                 together += self._fleet.alike(
-                    lambda e: e.job.language == job.language and not (e.tries or e.timeout), toolchain.batch.most - 1
+                    lambda e: e.job.language == job.language and not (e.tries or e.timeout or e.job.suite),
+                    toolchain.batch.most - 1,
                 )
             return self._recipe(slot, toolchain, together)
         self._outfitter.lane(slot)
@@ -261,6 +268,16 @@ class Judge:
         except LOST as error:
             answer = _broken(error)
         self._settle(slot, entry, answer)
+
+    def _cases(self, slot: Slot, job: Job, toolchain: Toolchain) -> Verdict:
+        if toolchain.judge == "python":
+            self._outfitter.lane(slot)
+        else:
+            self._outfitter.prepare(slot, toolchain)
+        try:
+            return case_judge.judge(slot.lane, toolchain, job, self._all_tests)
+        except LOST as error:
+            return _broken(error)
 
     def _recipe(self, slot: Slot, toolchain: Toolchain, entries: list[_Entry]) -> None:
         try:
@@ -352,6 +369,8 @@ class Judge:
 
         def run(job: Job) -> Verdict | None:
             try:
+                if job.suite is not None:
+                    return self._cases(slot, job, toolchain)
                 if toolchain.judge == "python":
                     self._outfitter.lane(slot)
                     return slot.lane.python(job)

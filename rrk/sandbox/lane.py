@@ -26,7 +26,7 @@ from typing import Any
 from rrk.errors import RrkError
 from rrk.sandbox import wire
 from rrk.sandbox.box import Limits
-from rrk.sandbox.lane_process import FAREWELL, Dialog, JailedBox, Process, poll_for
+from rrk.sandbox.lane_process import FAREWELL, PYTHON, Dialog, JailedBox, Process, poll_for
 from rrk.sandbox.lane_verdict import classified, loaded, said_of_tests
 from rrk.sandbox.probe import Layer, probe
 from rrk.sandbox.verdict import (
@@ -37,9 +37,8 @@ from rrk.sandbox.verdict import (
     verdict,
 )
 
-__all__ = ["Lane", "Layer", "probe"]
+__all__ = ["PYTHON", "Lane", "Layer", "probe"]
 
-PYTHON = Limits(cpu_s=3.0, wall_s=14.0, memory_mb=1024, files_mb=64, nproc=64, output_kb=4096)
 LEVELS = ("auto", "none")
 _PATIENCE = 10.0  # seconds that the tests' process may go on after its candidate has ended
 
@@ -67,6 +66,7 @@ class Lane:
         self._cgroups = cgroups
         self._cell = self._start("cell")
         self._tests: Process | None = None
+        self._checks: Process | None = None
         self.layers: str = self._cell.layers
 
     def _start(self, role: str) -> Process:
@@ -88,11 +88,23 @@ class Lane:
         """The cell's topmost process: below it is all that candidates start (the judge looks whether they sleep)."""
         return self._cell.process.pid
 
+    @property
+    def cell(self) -> Process:
+        """Where candidates run."""
+        return self._cell
+
+    @property
+    def checks(self) -> Process:
+        """A jail like the cell's where problems' own checkers run, and no candidate ever does."""
+        if self._checks is None or self._checks.gone:
+            self._checks = self._start("checks")
+        return self._checks
+
     def close(self) -> None:
         """End the lane's processes and wait for them."""
-        self._cell.end()
-        if self._tests:
-            self._tests.end()
+        for process in (self._cell, self._tests, self._checks):
+            if process:
+                process.end()
 
     kill = close  # nothing in a lane is worth waiting for
 

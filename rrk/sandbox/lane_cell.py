@@ -16,7 +16,7 @@ import socket
 import time
 from typing import Any
 
-from rrk.sandbox import jail, lane_python, wire
+from rrk.sandbox import jail, lane_cases, lane_python, wire
 from rrk.sandbox.box import PROOF_FD, Limits
 from rrk.sandbox.cgroups import Group
 from rrk.sandbox.lane_core import Core
@@ -55,11 +55,13 @@ class Cell:
                     self.run(header, blob)
                 elif operation == "python":
                     self.python(header, fds.pop())
+                elif operation == "cases":
+                    lane_cases.serve(self, header, blob)
                 elif operation == "end":
                     self.close()
             except OSError as error:
                 self.trouble = self.trouble or str(error)
-                if operation in ("run", "python"):
+                if operation in ("run", "python", "cases"):
                     sweep(self.jailed)
                     wire.send(self.control, {"error": self.trouble})
                     self.trouble = None
@@ -155,10 +157,7 @@ class Cell:
                     jail.close_all_but(keep)
                     for number in (signal.SIGPIPE, signal.SIGXFSZ):
                         signal.signal(number, signal.SIG_DFL)
-                    environment = {**ENVIRONMENT, "HOME": jail.WORK, **header["env"]}
-                    if not os.path.islink("/tmp"):
-                        environment = {"TMPDIR": jail.BOX + "/tmp", **environment}
-                    os.execvpe(header["argv"][0], header["argv"], environment)
+                    os.execvpe(header["argv"][0], header["argv"], self.environment(header["env"]))
                 except BaseException as error:
                     os.write(said_write, f"{header['argv'][0]}: {error}".encode()[:4000])
                 os._exit(127)
@@ -180,6 +179,12 @@ class Cell:
         finally:
             for fd in (out, err, inp, proof_read, said_read):
                 os.close(fd)
+
+    @staticmethod
+    def environment(more: dict[str, str]) -> dict[str, str]:
+        """What a command finds in its environment."""
+        environment = {**ENVIRONMENT, "HOME": jail.WORK, **more}
+        return environment if os.path.islink("/tmp") else {"TMPDIR": jail.BOX + "/tmp", **environment}
 
     def python(self, header: dict[str, Any], talk: int) -> None:
         """Fork a Python candidate that talks over `talk`; we never see its text, so no later candidate can find it."""

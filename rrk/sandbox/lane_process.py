@@ -24,6 +24,7 @@ from rrk.sandbox import wire
 from rrk.sandbox.box import Limits, Outcome, RunSpec
 
 FRAME = struct.Struct("<I")
+PYTHON = Limits(cpu_s=3.0, wall_s=14.0, memory_mb=1024, files_mb=64, nproc=64, output_kb=4096)
 FAREWELL = 0.5  # seconds between a candidate's closed socket and its end
 _numbers = itertools.count()
 _starting = threading.Lock()
@@ -58,7 +59,7 @@ class Process:
             "mounts": list(mounts),
             "packages": list(packages),
             "parent": os.getpid(),
-            "group": f"{os.getpid()}-{next(_numbers)}" if role == "cell" and cgroups else "",
+            "group": f"{os.getpid()}-{next(_numbers)}" if role != "tests" and cgroups else "",
         }
         try:
             wire.send(self.sock, config)

@@ -34,7 +34,9 @@ KEYS = {
     "mode",
     "selftest",
 }
-KEYS |= {"prepare", "batch"}
+KEYS |= {"prepare", "batch", "stdin"}
+# What a program that reads and prints has no use for: there is nothing to prove, its output is compared elsewhere.
+NO_PROOF: dict[str, Any] = {"files": {}, "rewrite": [], "end": [], "control": [], "rerun": {}}
 
 
 def parse(path: str | Path) -> Toolchain:
@@ -112,6 +114,7 @@ class _Reader:
             if "pattern" in spec:
                 self.pattern(spec["pattern"], f"tools.{name}.pattern")
         modes: list[Mode] = []
+        programs: list[Mode] = []
         if judge == "recipe" and not (table.get("untestable") and "run" not in table):
             plain = {key: value for key, value in table.items() if key in PARTS}
             named = {extra.get("name"): extra for extra in table.get("mode", [])}
@@ -127,6 +130,11 @@ class _Reader:
                 modes.append(self.mode(plain, table, ""))
             if not modes:
                 raise self.bad("run", "is missing")
+            bare = {**plain, **NO_PROOF}
+            for number, extra in enumerate(_listed(table.get("stdin", [{}] if "run" in table else []))):
+                if unknown := set(extra) - {*PARTS, "name", "when", "needs"}:
+                    raise self.bad(f"stdin[{number}].{min(unknown)}", "no such key")
+                programs.append(self.mode({**bare, **extra, "where": "program"}, table, f"stdin[{number}]."))
         toolchain = Toolchain(
             id=code,
             names=tuple(n.lower() for n in table.get("names", [])),
@@ -140,6 +148,7 @@ class _Reader:
             shows=tuple(self.get(self.get(table, "requires", dict, {}), "shows", list, [], "requires.")),
             install=self.get(table, "install", dict, {}),
             modes=tuple(modes),
+            programs=tuple(programs),
             selftests=tuple(self.selftest(t, f"selftest[{i}].") for i, t in enumerate(table.get("selftest", []))),
             prepare=self.prepare(table["prepare"]) if "prepare" in table else None,
             batch=self.batch(table["batch"]) if "batch" in table else None,
@@ -237,7 +246,7 @@ class _Reader:
 
     def check_placeholders(self, toolchain: Toolchain) -> None:
         """A misspelt @placeholder@ in a command is found when the file is read, not when a program is judged."""
-        for mode in toolchain.modes:
+        for mode in (*toolchain.modes, *toolchain.programs):
             known = {
                 "ended",
                 "survived",

@@ -107,6 +107,21 @@ def assemble(toolchain: Toolchain, job: Job) -> Plan:
     return Plan(mode, files, values, ended.encode(), survived.encode())
 
 
+def bare(toolchain: Toolchain, job: Job) -> Plan:
+    """A program that reads and prints: its files and commands, without tests and without anything to prove."""
+    program = job.program
+    mode = _first(toolchain, toolchain.programs, program, "")
+    values = {
+        **toolchain.names_of_tools(),
+        **{name: _captured(spec, program, "") for name, spec in mode.captures.items()},
+        "memory_mb": str(job.memory_mb or mode.run.limits.memory_mb),
+    }
+    values["file"] = fill(mode.file, values)
+    files = {name: fill(text, values).encode() for name, text in mode.files.items()}
+    files[values["file"]] = program.encode("utf-8", "surrogatepass")
+    return Plan(mode, files, values, b"", b"")
+
+
 def fill(text: str, values: Mapping[str, str]) -> str:
     """Replace @name@ for known names; anything else between two @ is the language's own."""
     return PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), text)
@@ -142,7 +157,7 @@ def compiled(plan: Plan, box: Box) -> Verdict | None:
 
 def executed(plan: Plan, job: Job, box: Box) -> Verdict:
     """Run the program and judge what came of it."""
-    limits = _limits(plan.mode.run.limits, job)
+    limits = limited(plan.mode.run.limits, job)
     outcome = box.run(spec(plan.mode.run, plan.values, limits, proof=True))
     if plan.mode.rerun is None:
         return classify(plan, outcome)
@@ -193,8 +208,12 @@ def classify(plan: Plan, outcome: Outcome, control: bool = True) -> Verdict:
 
 
 def _mode(toolchain: Toolchain, program: str, tests: str) -> Mode:
+    return _first(toolchain, toolchain.modes, program, tests)
+
+
+def _first(toolchain: Toolchain, modes: tuple[Mode, ...], program: str, tests: str) -> Mode:
     text = {"tests": tests, "program": program, "all": program + "\n" + tests}
-    for mode in toolchain.modes:
+    for mode in modes:
         if (mode.when is None or mode.when.search(text[mode.where])) and toolchain.usable(mode):
             return mode
     raise Unfit(
@@ -223,7 +242,7 @@ def _placed(toolchain: Toolchain, tests: str, text: str, places: tuple[str, ...]
     )
 
 
-def _limits(limits: Limits, job: Job) -> Limits:
+def limited(limits: Limits, job: Job) -> Limits:
     if job.timeout:
         # Wall time is the backstop only, and keeps its distance from CPU time.
         limits = replace(limits, wall_s=job.timeout * limits.wall_s / limits.cpu_s, cpu_s=job.timeout)

@@ -113,6 +113,7 @@ class Toolchain:
     requires: tuple[str, ...]
     install: Mapping[str, Any]
     modes: tuple[Mode, ...]
+    programs: tuple[Mode, ...]  # how whole programs are run that read and print (cases), tests and proof left out
     selftests: tuple[SelfTest, ...]
     prepare: Prepare | None = None
     batch: Batch | None = None

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rrk.cases import Suite
 
 OK = "OK"
 EXCEPTION = "Exception"
@@ -26,6 +29,7 @@ NO_TOOLCHAIN = "NoToolchain"
 PROGRAM = (OK, EXCEPTION, SYNTAX_ERROR, COMPILE_ERROR, TIMEOUT, MEMORY_LIMIT, OUTPUT_LIMIT, TAMPERED)
 OURS = (SANDBOX_ERROR, NO_TOOLCHAIN)
 
+COUNTED = ("tests_passed", "tests_total", "pass_share", "failed_case")  # in a row only where they are known
 KEEP = 2048  # bytes of stdout and of stderr that a row keeps
 
 
@@ -37,6 +41,7 @@ class Job:
 
     timeout (CPU seconds) and memory_mb override the language's own limits. reference is the problem's own solution (it
     continues the prompt): the judge measures it before it believes a timeout; no lane sees it beside a candidate.
+    suite: cases in the place of tests; the program is run on their inputs, and what they expect stays with the judge.
     """
 
     language: str
@@ -49,6 +54,7 @@ class Job:
     timeout: float | None = None
     memory_mb: int | None = None
     reference: str | None = field(default=None, compare=False, repr=False)
+    suite: Suite | None = field(default=None, repr=False)
 
     @property
     def program(self) -> str:
@@ -63,6 +69,7 @@ class Job:
             self.tests,
             self.entry_point or "",
             f"{self.timeout} {self.memory_mb}{' main' if self.main else ''}",
+            *([self.suite.digest] if self.suite else []),
         )
         digest = hashlib.blake2b(digest_size=20)
         for part in parts:
@@ -78,6 +85,8 @@ class Verdict:
     reason says more than status in a word (assertion, exit, signal_11, early_exit, forged, cpu, wall, compile, ...);
     integrity says how a pass was established (split: tests in another process; proof: completion proof and control run).
     overloaded marks a limit that was hit while the machine was too busy to be fair; such a job is run again alone.
+    tests_passed of tests_total held; pass_share is known where all of them were tried. failed_case is the first case that did
+    not hold (number from 0, input, expected, got: cut). longest is the CPU time of the slowest case.
     """
 
     passed: bool | None
@@ -93,6 +102,11 @@ class Verdict:
     integrity: str | None = None
     overloaded: bool = field(default=False, compare=False)
     evidence: dict[str, Any] | None = None
+    tests_passed: int | None = None
+    tests_total: int | None = None
+    pass_share: float | None = None
+    failed_case: dict[str, Any] | None = None
+    longest: float = 0.0
 
     def fields(self) -> dict[str, Any]:
         """The fields that `rrk execute` adds to a row."""
@@ -111,6 +125,9 @@ class Verdict:
             out["reason"] = self.reason
         if self.integrity:
             out["integrity"] = self.integrity
+        for name in COUNTED:
+            if (value := getattr(self, name)) is not None:
+                out[name] = round(value, 6) if isinstance(value, float) else value
         if self.evidence is not None:
             out["evidence"] = self.evidence
         return out
