@@ -39,7 +39,6 @@ from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from typing import Any
 
-from rrk import rows
 from rrk.errors import RowError
 
 RULES = ("exact", "lines", "tokens", "floats", "unordered", "apps", "equal")
@@ -223,6 +222,8 @@ def suite(row: dict[str, Any]) -> Suite | None:
     """The cases of a problem row, or None if it has none. RowError says which case is wrong, and how."""
     if "cases" not in row:
         return None
+    from rrk import rows  # here, for the judge needs no rows, and where only it is used there may be no orjson
+
     at = rows.where(row)
     given = rows.need(row, "cases", list, "each {input, output} or {args, expected}")
     if not given:

@@ -13,7 +13,12 @@ from rrk.jsonl import Row
 TEXTS = [
     (Rule("exact"), "a b\n", ["a b", "a b\n\n"], ["a  b\n", " a b\n", "A b\n", ""]),
     # LiveCodeBench: stripped lines, and decimals that are the same number; never a tolerance.
-    (Rule("lines"), "1.0 2\nx\n", ["1 2.00\nx", "\n 1.0 2 \nx\n\n"], ["1.0 2 x", "1.0000001 2\nx", "1.0 2\n\nx", "1.0 2\nX"]),
+    (
+        Rule("lines"),
+        "1.0 2\nx\n",
+        ["1 2.00\nx", "\n 1.0 2 \nx\n\n"],
+        ["1.0 2 x", "1.0000001 2\nx", "1.0 2\n\nx", "1.0 2\nX"],
+    ),
     (Rule("lines"), "50000000000000000\n", ["5e16"], ["50000000000000001"]),
     (Rule("tokens"), "1 2\n3\n", ["1 2 3", "1\n2\n3\n"], ["1 2", "1 2 3.0"]),
     (Rule("floats"), "0.5 x\n", ["0.5000005 x", ".5\nx"], ["0.50001 x", "0.5 y", "0.5", "nan x"]),
@@ -38,7 +43,12 @@ def test_outputs_are_compared_as_their_benchmark_does(rule, expected, good, bad)
     ("rule", "expected", "good", "bad"),
     [
         (Rule("equal"), [1, [2]], [[1, [2.0]]], [[[2], 1], [1, 2], {"$set": [1]}, None]),
-        (Rule("floats"), {"a": [0.3]}, [{"a": [0.30000000000000004]}], [{"a": [0.31]}, {"b": [0.3]}, [0.3], {"a": ["0.3"]}]),
+        (
+            Rule("floats"),
+            {"a": [0.3]},
+            [{"a": [0.30000000000000004]}],
+            [{"a": [0.31]}, {"b": [0.3]}, [0.3], {"a": ["0.3"]}],
+        ),
         (Rule("floats"), 10**400, [10**400], [10**400 + 1]),
         (Rule("unordered"), [[1], 2, 2], [[2, [1], 2]], [[2, [1]], [1, 2, 2]]),
         (Rule("unordered"), [1, 2], [{"$set": [2, 1]}], [{"$set": [1]}]),

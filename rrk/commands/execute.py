@@ -137,7 +137,13 @@ def execute(
             generated.tests(row)
 
     if sandbox in ENGINES:
-        flags = {"--jobs": cores, "--timeout": timeout, "--memory": memory, "--repeat": repeat, "--all-tests": all_tests or None}
+        flags = {
+            "--jobs": cores,
+            "--timeout": timeout,
+            "--memory": memory,
+            "--repeat": repeat,
+            "--all-tests": all_tests or None,
+        }
         flags |= {"--each-timeout": each_timeout if evidence else None}
         work: Container | _Work = Container(sandbox, flags, problems or [], evidence or [], sandboxes or [])
     else:

@@ -91,7 +91,11 @@ class Problems:
         if not self._paths:
             return cases.suite(row)
         own = self._suites.get((problem.task_id, problem.language))
-        if own is None and (shared := self._shared(problem.task_id)) and problem.language not in self._found[problem.task_id]:
+        if (
+            own is None
+            and (shared := self._shared(problem.task_id))
+            and problem.language not in self._found[problem.task_id]
+        ):
             own = self._suites[problem.task_id, shared.language]
         return own
 

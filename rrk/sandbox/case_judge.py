@@ -89,7 +89,9 @@ def _runner(
     for name, data in plan.files.items():
         box.write(name, data)
     step = recipes.spec(plan.mode.run, plan.values, recipes.limited(plan.mode.run.limits, job))
-    return recipes.compiled(plan, box), Runner(lane.cell, step.limits, b"", argv=step.argv, env=step.env, mode=plan.mode)
+    return recipes.compiled(plan, box), Runner(
+        lane.cell, step.limits, b"", argv=step.argv, env=step.env, mode=plan.mode
+    )
 
 
 class Runner:
@@ -267,5 +269,3 @@ def _cut(text: str) -> str:
     if len(text) <= CUT:
         return text
     return f"{text[: CUT // 2]}\n... {len(text) - CUT} characters left out ...\n{text[-CUT // 2 :]}"
-
-

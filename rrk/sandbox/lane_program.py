@@ -40,7 +40,7 @@ def called(program: str, prelude: str, path: str, entry: str, result: int, args:
     if status:
         _end(status)
     try:
-        holder = space.get("Solution")
+        holder: Any = space.get("Solution")
         function = getattr(holder(), entry) if hasattr(holder, entry) else space.get(entry)
         if function is None:
             raise NameError(f"name '{entry}' is not defined")
