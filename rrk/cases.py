@@ -1,7 +1,7 @@
 """Cases: what a problem has instead of a test text, where programs are judged by what they print or return.
 
-    suite = cases.suite(problem_row)           # None if the row has no `cases`; RowError where they are wrong
-    suite.rule.holds("3.0\\n", "3\\n")          # does the expected output allow this one?
+    found = cases.case_set(problem_row)            # None if the row has no `cases`; RowError where they are wrong
+    found.rule.holds("3.0\\n", "3\\n")          # does the expected output allow this one?
 
 A problem row has `cases`, a list of one of two kinds:
 
@@ -183,7 +183,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Suite:
+class CaseSet:
     """A problem's cases. kind: "stdin" or "call"."""
 
     kind: str
@@ -194,7 +194,7 @@ class Suite:
 
     @cached_property
     def digest(self) -> str:
-        """Equal for suites that must give the same verdicts."""
+        """Equal for sets that must give the same verdicts."""
         parts = [self.kind, str(self.rule), self.checker or "", self.prelude]
         parts += [part for case in self.cases for part in (case.input, case.expected, str(case.timeout))]
         found = hashlib.blake2b(digest_size=16)
@@ -203,10 +203,10 @@ class Suite:
             found.update(b"%d:" % len(data) + data)
         return found.hexdigest()
 
-    def public(self) -> Suite | None:
+    def public(self) -> CaseSet | None:
         """The cases that the problem's own text shows; None if it shows none."""
         shown = tuple(case for case in self.cases if case.public)
-        return Suite(self.kind, shown, self.rule, self.checker, self.prelude) if shown else None
+        return CaseSet(self.kind, shown, self.rule, self.checker, self.prelude) if shown else None
 
     def right(self, case: Case, got: str) -> bool:
         """Whether an output, or the JSON of a value, is the expected one (by the rule; a checker runs elsewhere)."""
@@ -218,7 +218,7 @@ class Suite:
             return False
 
 
-def suite(row: dict[str, Any]) -> Suite | None:
+def case_set(row: dict[str, Any]) -> CaseSet | None:
     """The cases of a problem row, or None if it has none. RowError says which case is wrong, and how."""
     if "cases" not in row:
         return None
@@ -237,7 +237,7 @@ def suite(row: dict[str, Any]) -> Suite | None:
     kind = kinds.pop()
     if kind == "call" and not row.get("entry_point"):
         raise RowError("cases with 'args' need 'entry_point', the name of the function that they call", at)
-    return Suite(
+    return CaseSet(
         kind,
         tuple(_case(case, kind, number, at) for number, case in enumerate(given)),
         _rule(row.get("compare"), kind, at),

@@ -69,14 +69,14 @@ STDIN = [{"input": "1\n", "output": "2\n", "public": True}, {"input": "", "outpu
 
 
 def test_a_row_says_kind_rule_and_limits():
-    suite = cases.suite(row(cases=STDIN))
+    suite = cases.case_set(row(cases=STDIN))
     assert (suite.kind, suite.rule.name, [c.timeout for c in suite.cases]) == ("stdin", "lines", [None, 2])
     assert [c.input for c in suite.public().cases] == ["1\n"]
-    suite = cases.suite(row(cases=[{"args": [1, "é"], "expected": None}], entry_point="f", compare="unordered"))
+    suite = cases.case_set(row(cases=[{"args": [1, "é"], "expected": None}], entry_point="f", compare="unordered"))
     assert (suite.kind, suite.rule.name, suite.public()) == ("call", "unordered", None)
     assert suite.right(suite.cases[0], "null")
     assert not suite.right(suite.cases[0], "[" * 100_000)  # what a program says is data that may be anything
-    assert cases.suite(row(tests="x")) is None
+    assert cases.case_set(row(tests="x")) is None
 
 
 def test_what_a_verdict_depends_on_is_in_the_digest():
@@ -89,8 +89,8 @@ def test_what_a_verdict_depends_on_is_in_the_digest():
         row(cases=STDIN, prelude="import math"),
         row(cases=[STDIN[0], {**STDIN[1], "timeout": 3}]),
     ]
-    assert len({cases.suite(r).digest for r in [same, *others]}) == 7
-    assert cases.suite(same).digest == cases.suite(row(cases=STDIN)).digest
+    assert len({cases.case_set(r).digest for r in [same, *others]}) == 7
+    assert cases.case_set(same).digest == cases.case_set(row(cases=STDIN)).digest
 
 
 @pytest.mark.parametrize(
@@ -116,6 +116,6 @@ def test_what_a_verdict_depends_on_is_in_the_digest():
 )
 def test_a_wrong_row_is_told_with_place_and_remedy(fields, said):
     with pytest.raises(RowError) as error:
-        cases.suite(row(**fields))
+        cases.case_set(row(**fields))
     assert said in str(error.value)
     assert "p.jsonl:7" in str(error.value) or error.value.where == ("p.jsonl", 7)

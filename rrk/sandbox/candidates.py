@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from rrk import cases, jsonl, rows
-from rrk.cases import Suite
+from rrk.cases import CaseSet
 from rrk.errors import RowError, RrkError
 from rrk.rows import Problem
 from rrk.sandbox.snippets import asserts
@@ -32,21 +32,21 @@ class Problems:
         self._paths = list(paths)
         self._hidden = hidden
         self._found: dict[str, dict[str, Problem]] = {}
-        self._suites: dict[tuple[str, str], Suite] = {}  # by task_id and language
+        self._case_sets: dict[tuple[str, str], CaseSet] = {}  # by task_id and language
         for row in jsonl.read(self._paths):
             problem = rows.problem(row, tests=hidden)
             same = self._found.setdefault(problem.task_id, {})
             earlier = same.get(problem.language)
-            suite = cases.suite(row) if hidden else None
+            case_set = cases.case_set(row) if hidden else None
             key = (problem.task_id, problem.language)
-            if earlier is not None and (earlier.tests != problem.tests or self._suites.get(key) != suite):
+            if earlier is not None and (earlier.tests != problem.tests or self._case_sets.get(key) != case_set):
                 raise RowError(
                     f"problem '{problem.task_id}' ({problem.language}) stands here a second time with other tests",
                     rows.where(row),
                 )
             same[problem.language] = problem
-            if suite is not None:
-                self._suites[key] = suite
+            if case_set is not None:
+                self._case_sets[key] = case_set
 
     def problem(self, row: dict[str, Any]) -> Problem:
         """The problem a row belongs to; the row itself where no files were given."""
@@ -80,23 +80,23 @@ class Problems:
     def _shared(self, task: str) -> Problem | None:
         """A problem that programs of any language may answer: they read and print."""
         for language, problem in self._found[task].items():
-            suite = self._suites.get((task, language))
-            if suite is not None and suite.kind == "stdin":
+            case_set = self._case_sets.get((task, language))
+            if case_set is not None and case_set.kind == "stdin":
                 return problem
         return None
 
-    def _suite(self, row: dict[str, Any], problem: Problem) -> Suite | None:
+    def _case_set(self, row: dict[str, Any], problem: Problem) -> CaseSet | None:
         if not self._hidden:
             return None
         if not self._paths:
-            return cases.suite(row)
-        own = self._suites.get((problem.task_id, problem.language))
+            return cases.case_set(row)
+        own = self._case_sets.get((problem.task_id, problem.language))
         if (
             own is None
             and (shared := self._shared(problem.task_id))
             and problem.language not in self._found[problem.task_id]
         ):
-            own = self._suites[problem.task_id, shared.language]
+            own = self._case_sets[problem.task_id, shared.language]
         return own
 
     def job(self, row: dict[str, Any]) -> Job:
@@ -112,7 +112,7 @@ class Problems:
             full=rows.is_full(row),
             main=problem.run_as_main,
             reference=problem.canonical_solution,
-            suite=self._suite(row, problem),
+            case_set=self._case_set(row, problem),
         )
 
 

@@ -1,6 +1,6 @@
 """The verdict on a program that is judged by its cases: run on each input in the jail, compared with what is expected here.
 
-    verdict = judge(lane, toolchain, job, every=False)     # job.suite holds the cases
+    verdict = judge(lane, toolchain, job, every=False)     # job.case_set holds the cases
 
 A program is compiled once. Expected outputs never leave this process, so no program can print one because it read it, and
 leaving early after printing the right output is a pass: there is nothing else to prove. Any other end than status 0 is a
@@ -17,7 +17,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
-from rrk.cases import CHECK, Case, Suite
+from rrk.cases import CHECK, Case, CaseSet
 from rrk.sandbox import recipes, wire
 from rrk.sandbox.box import Limits
 from rrk.sandbox.lane_process import PYTHON, JailedBox, Process
@@ -58,7 +58,7 @@ class Jails(Protocol):
 
 def judge(lane: Jails, toolchain: Toolchain, job: Job, every: bool = False) -> Verdict:
     """Run the cases until one fails, or `every` one; the first that fails gives the status. wire.Gone if the lane ends."""
-    suite = job.suite
+    suite = job.case_set
     assert suite is not None
     python = toolchain.judge == "python"
     if suite.kind == "call" and not python:
@@ -76,7 +76,7 @@ def judge(lane: Jails, toolchain: Toolchain, job: Job, every: bool = False) -> V
 
 
 def _runner(
-    lane: Jails, toolchain: Toolchain, job: Job, suite: Suite, box: JailedBox | None
+    lane: Jails, toolchain: Toolchain, job: Job, suite: CaseSet, box: JailedBox | None
 ) -> tuple[Verdict | None, Runner]:
     """How the program is run; a verdict where it cannot be compiled."""
     if box is None:
@@ -162,7 +162,7 @@ class Runner:
             self.cell.send({"op": "stop", "seq": self.cell.seq})
 
 
-def _cases(lane: Jails, runner: Runner, suite: Suite, every: bool) -> Verdict:
+def _cases(lane: Jails, runner: Runner, suite: CaseSet, every: bool) -> Verdict:
     held = 0
     first: Verdict | None = None
     total = Verdict(True, OK, exit_code=0, integrity="outputs")
@@ -198,7 +198,7 @@ def _cases(lane: Jails, runner: Runner, suite: Suite, every: bool) -> Verdict:
     return first
 
 
-def _outcome(lane: Jails, runner: Runner, suite: Suite, case: Case, seen: dict[str, Any]) -> Verdict:
+def _outcome(lane: Jails, runner: Runner, suite: CaseSet, case: Case, seen: dict[str, Any]) -> Verdict:
     """The verdict on one case. Limits first, in a fixed order; then how it ended; then what it said."""
     stdout, stderr, said = seen["streams"]
     if said[:1] == b"!":
@@ -232,13 +232,13 @@ def _outcome(lane: Jails, runner: Runner, suite: Suite, case: Case, seen: dict[s
     )
 
 
-def _got(suite: Suite, seen: dict[str, Any]) -> str:
+def _got(suite: CaseSet, seen: dict[str, Any]) -> str:
     stdout, _, said = seen["streams"]
     data = stdout if suite.kind == "stdin" else said[1:]
     return str(data.decode("utf-8", "surrogateescape"))
 
 
-def _right(lane: Jails, suite: Suite, case: Case, seen: dict[str, Any]) -> bool:
+def _right(lane: Jails, suite: CaseSet, case: Case, seen: dict[str, Any]) -> bool:
     if suite.kind == "call" and seen["streams"][2][:1] != b"v":
         return False  # it left, with status 0, before its function had returned
     got = _got(suite, seen)

@@ -60,10 +60,12 @@ class _Entry:
         self.job, self.tests, self.reference, self.key = job, tests, reference, key
         # With generated tests there are none to read.
         self.suite = (
-            suites.look(job.tests, job.entry_point) if job.language == "py" and tests is None else suites.Suite("")
+            suites.look(job.tests, job.entry_point)
+            if job.language == "py" and tests is None and not job.case_set
+            else suites.Suite("")
         )
         self.vain = self.suite.vain
-        if tests is None and job.language != "py":
+        if tests is None and job.language != "py" and not job.case_set:
             self.vain = suites_text.vain(job.language, job.tests)
         self.tries = 0
         self.alone = False
@@ -200,7 +202,7 @@ class Judge:
             timeout=self._timeout if job.timeout is None else job.timeout,
             memory_mb=self._memory if job.memory_mb is None else job.memory_mb,
         )
-        if tests is None and job.language == "py":
+        if tests is None and job.language == "py" and not job.case_set:
             job = replace(job, tests=suites.look(job.tests, job.entry_point).text)
         key = _key(job, tests)
         with self._lock:
@@ -244,7 +246,7 @@ class Judge:
             remedy = toolchain.remedy()
             text = "; ".join(lacking) + (f"; {remedy}" if remedy else "")
             return self._settle(slot, entry, verdict(NO_TOOLCHAIN, stderr=text, reason="toolchain"))
-        if job.suite is not None:
+        if job.case_set is not None:
             return self._settle(slot, entry, self._cases(slot, self._limited(entry, toolchain), toolchain))
         if toolchain.judge != "python":
             if entry.tests is not None:
@@ -254,7 +256,7 @@ class Judge:
             together = [entry]
             if toolchain.batch is not None and not entry.alone and not entry.tries and not entry.timeout:
                 together += self._fleet.alike(
-                    lambda e: e.job.language == job.language and not (e.tries or e.timeout or e.job.suite),
+                    lambda e: e.job.language == job.language and not (e.tries or e.timeout or e.job.case_set),
                     toolchain.batch.most - 1,
                 )
             return self._recipe(slot, toolchain, together)
@@ -369,7 +371,7 @@ class Judge:
 
         def run(job: Job) -> Verdict | None:
             try:
-                if job.suite is not None:
+                if job.case_set is not None:
                     return self._cases(slot, job, toolchain)
                 if toolchain.judge == "python":
                     self._outfitter.lane(slot)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rrk.cases import Suite
+    from rrk.cases import CaseSet
 
 OK = "OK"
 EXCEPTION = "Exception"
@@ -41,7 +41,7 @@ class Job:
 
     timeout (CPU seconds) and memory_mb override the language's own limits. reference is the problem's own solution (it
     continues the prompt): the judge measures it before it believes a timeout; no lane sees it beside a candidate.
-    suite: cases in the place of tests; the program is run on their inputs, and what they expect stays with the judge.
+    case_set: cases in the place of tests; the program is run on their inputs, and what they expect stays with the judge.
     """
 
     language: str
@@ -54,7 +54,7 @@ class Job:
     timeout: float | None = None
     memory_mb: int | None = None
     reference: str | None = field(default=None, compare=False, repr=False)
-    suite: Suite | None = field(default=None, repr=False)
+    case_set: CaseSet | None = field(default=None, repr=False)
 
     @property
     def program(self) -> str:
@@ -69,7 +69,7 @@ class Job:
             self.tests,
             self.entry_point or "",
             f"{self.timeout} {self.memory_mb}{' main' if self.main else ''}",
-            *([self.suite.digest] if self.suite else []),
+            *([self.case_set.digest] if self.case_set else []),
         )
         digest = hashlib.blake2b(digest_size=20)
         for part in parts:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from rrk.cases import Case, Suite
+from rrk.cases import Case, CaseSet
 from rrk.sandbox import Job
 from rrk.sandbox.case_judge import judge
 from rrk.sandbox.lane import Lane
@@ -276,7 +276,7 @@ def jobs(language: str, whole: bool = False) -> Iterator[tuple[str, Job]]:
             given = [right, Case(f"{behaviour}\n1 2\n" + "9\n" * (behaviour == "beyond"), "3\n")]
             if BEHAVIOURS[behaviour][0] == "Timeout":
                 given[1] = Case(given[1].input, "3\n", timeout=0.5)
-        yield behaviour, Job(language, "", PROGRAMS[language], "", full=True, suite=Suite("stdin", tuple(given)))
+        yield behaviour, Job(language, "", PROGRAMS[language], "", full=True, case_set=CaseSet("stdin", tuple(given)))
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from rrk.cases import Case, Rule, Suite
+from rrk.cases import Case, CaseSet, Rule
 from rrk.errors import RrkError
 from rrk.sandbox import Job, Judge, toolchains
 from rrk.sandbox.lane import Lane
@@ -26,16 +26,16 @@ ADD = "a, b = map(int, input().split())\nprint(a + b)\n"
 SUMS = [("1 2\n", "3\n"), ("5 6\n", "11\n"), ("0 0\n", "0\n"), ("7 -7\n", "0\n")]
 
 
-def stdin(pairs=SUMS, rule="lines", **more) -> Suite:
-    return Suite("stdin", tuple(Case(*pair) for pair in pairs), Rule(rule), **more)
+def stdin(pairs=SUMS, rule="lines", **more) -> CaseSet:
+    return CaseSet("stdin", tuple(Case(*pair) for pair in pairs), Rule(rule), **more)
 
 
-def call(*pairs, rule="equal", **more) -> Suite:
-    return Suite("call", tuple(Case(json.dumps(a), json.dumps(b)) for a, b in pairs), Rule(rule), **more)
+def call(*pairs, rule="equal", **more) -> CaseSet:
+    return CaseSet("call", tuple(Case(json.dumps(a), json.dumps(b)) for a, b in pairs), Rule(rule), **more)
 
 
-def python(program: str, suite: Suite, **more) -> Job:
-    return Job("py", "", program, "", full=True, suite=suite, **more)
+def python(program: str, suite: CaseSet, **more) -> Job:
+    return Job("py", "", program, "", full=True, case_set=suite, **more)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def test_functions_are_called_and_values_compared_as_data(judge):
     assert found[2].failed_case["got"] == "[9]"
     assert "NameError: name 'back' is not defined" in found[6].stderr
     assert found[9].reason == "wrong_answer"
-    (other,) = judge(Job("js", "", "x", "", full=True, entry_point="f", suite=call(*cases)))
+    (other,) = judge(Job("js", "", "x", "", full=True, entry_point="f", case_set=call(*cases)))
     assert (other.passed, other.status) == (None, "NoToolchain")
 
 
