@@ -48,6 +48,22 @@ endif
 
 TRAIN_N ?= $(N)
 
+about_ROUND := the last round
+about_RUN := folder under runs/ (with BASE: the name of the model)
+about_SEED := same seed, same weights
+about_JOBS := programs executed at a time
+about_N := samples a problem of TEST
+about_TRAIN_N := samples a problem of TRAIN
+about_BASE := a code model of yours: a folder, or a name on the hub
+about_TRAIN := Problem rows to train on
+about_DEV := held-out problems that the probe of PPO executes
+about_TEST := Problem rows that the table is about
+about_SFT := rows to fine-tune on
+about_RERANKER := what the first reranker starts from (empty: the fine-tuned model)
+about_CONFIG := options of every stage
+about_RRK := another installation of rrk
+about_PYTHON := makes .venv
+
 # RRK=... names another installation, and then none is made here.
 ifeq ($(origin RRK),file)
   READY := .venv/ready
@@ -68,8 +84,11 @@ rounds := $(shell seq 0 $(ROUND))
 
 iterate: $(D)/table-$(ROUND).txt
 
+# The head of this file, and the variables with their values.
 help:
-	@sed -n '1,7p' Makefile
+	@sed -n '1,6s/^# \{0,1\}//p' Makefile
+	@echo; echo 'Variables (make iterate NAME=value), now:'
+	@$(foreach v,ROUND RUN SEED JOBS N TRAIN_N BASE TRAIN DEV TEST SFT RERANKER CONFIG RRK PYTHON,printf '  %-9s %-32s %s\n' '$(v)' '$($(v))' '$(about_$(v))';)
 
 setup: .venv/ready
 
@@ -77,7 +96,8 @@ setup: .venv/ready
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --upgrade pip
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[train,plot,fusion,test]'
-	touch $@
+	@touch $@
+	@echo "rrk is installed in .venv: '. .venv/bin/activate' puts it on your PATH, or call .venv/bin/rrk"
 
 # Two tests at a time, for most of their time is interpreters that import torch; but the sandbox's, which measure limits, alone.
 ALONE := tests/sandbox tests/languages
@@ -220,4 +240,6 @@ $(D)/table-$(ROUND).txt: $(foreach r,$(rounds),$(D)/$(r)/report.json $(D)/$(r)/r
 	@cat $@
 
 table:
-	@cat $$(ls $(D)/table-*.txt | sort -V | tail -1)
+	@last=$$(ls $(D)/table-*.txt 2>/dev/null | sort -V | tail -1); \
+	if [ -n "$$last" ]; then cat "$$last"; else \
+	  echo "no table in $(D): make iterate RUN=$(RUN) makes one; runs here: $(notdir $(patsubst %/,%,$(dir $(wildcard runs/*/.)))) " >&2; exit 1; fi

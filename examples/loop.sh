@@ -4,10 +4,17 @@
 set -euo pipefail
 runs=${1:-runs/loop}
 rounds=${2:-1}
-rrk="${RRK:-rrk} --config examples/tiny/rrk.toml"
 data=$runs/data
+# Of an installation of yours (RRK, PYTHON), of the one that is active, or of the one that make set up here.
+venv=
+command -v rrk > /dev/null || venv=.venv/bin/
+rrk=${RRK:-${venv}rrk}
+python=${PYTHON:-${venv}python}
+command -v "$python" > /dev/null || python=python3
+command -v "${rrk%% *}" > /dev/null || { echo "loop.sh: no rrk here: 'make setup' makes .venv, or set RRK" >&2; exit 1; }
+rrk="$rrk --config examples/tiny/rrk.toml"
 
-"${PYTHON:-python3}" examples/tiny/world.py --output "$data"
+"$python" examples/tiny/world.py --output "$data"
 $rrk train-sft "$data/sft.jsonl" --model "$data/base" --output "$runs/sft"
 
 # Round 0: what the fine-tuned model writes, right and wrong, teaches the first reranker.

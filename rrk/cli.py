@@ -37,6 +37,13 @@ COMMANDS = {
     "doctor": "which sandbox layers and languages work here",
 }
 
+# What pyproject.toml's extras bring.
+EXTRAS = {
+    "train": ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "tokenizers", "safetensors"),
+    "plot": ("matplotlib",),
+    "fusion": ("sklearn",),
+}
+
 EXIT_CODES = """exit codes: 0 done, 1 a failure that one can act on, 2 usage, 3 a bad row, 4 done but some rows unjudged,
 130 Ctrl-C, 141 closed pipe, 143 TERM"""
 
@@ -77,10 +84,19 @@ def run(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except Exception as error:
-        if told := _disk(error):
+        if told := _lacking(error) or _disk(error):
             return _fail(name, told, told.exit_code)
         line = traceback.format_exception_only(error)[-1].strip()
         return _fail(name, error, 1, f"internal error: {line} (RRK_TRACEBACK=1 shows where; please report it)")
+
+
+def _lacking(error: Exception) -> RrkError | None:
+    """A package of an extra that is not installed, wherever it was missed."""
+    missed = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    extra = next((extra for extra, packages in EXTRAS.items() if missed in packages), None)
+    if extra is None:
+        return None
+    return RrkError(f"this needs {missed}: pip install 'rrk[{extra}]' (in a checkout: '.[{extra}]')")
 
 
 def _disk(error: Exception) -> RrkError | None:

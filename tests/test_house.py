@@ -17,6 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "rrk.__main__": {"rrk.cli"},
     "rrk.errors": set(),
     "rrk.outputs": {"rrk.errors"},
+    "rrk.checkpoints": {"rrk.errors"},
     "rrk.jsonl": {"rrk.errors", "rrk.outputs"},
     "rrk.seeds": {"rrk.errors"},
     "rrk.rows": {"rrk.errors", "rrk.jsonl"},

@@ -94,8 +94,8 @@ def rerank(
     """
     import sys
 
+    from rrk import checkpoints, stage
     from rrk import rows as fields
-    from rrk import stage
     from rrk.reranking.methods import METHODS, places, rank
 
     if method not in METHODS:
@@ -115,6 +115,9 @@ def rerank(
         raise UsageError(f"--ties {ties}: choose one of {able}")
     if ties and min_confidence is not None:
         raise UsageError("--min-confidence reads the score as a chance; leave out --ties")
+
+    if model is not None:
+        checkpoints.check(model)
 
     def note(text: str) -> None:
         print(f"rrk rerank: {text}", file=sys.stderr, flush=True)

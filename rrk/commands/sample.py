@@ -83,7 +83,7 @@ def sample(
     """
     from functools import partial
 
-    from rrk import manifest, stage
+    from rrk import checkpoints, manifest, stage
     from rrk.generation import tasks
 
     if not model:
@@ -109,6 +109,7 @@ def sample(
 
     # Loaded with the first problem: a missing input or a finished output should not cost a model's loading.
     if engine == "transformers":
+        checkpoints.check(model)
 
         def start():
             from rrk.generation import local

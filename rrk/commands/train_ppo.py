@@ -109,9 +109,12 @@ def train_ppo(
     given = dict(locals())
     from dataclasses import fields
 
+    from rrk import checkpoints, jsonl, rows
+
+    checkpoints.check(model)
+    checkpoints.check(reranker, "--reranker")
     import torch
 
-    from rrk import jsonl, rows
     from rrk.errors import Terminated
     from rrk.generation import processes
     from rrk.ppo.options import PpoOptions

@@ -103,7 +103,7 @@ def train_reranker(
     given = dict(locals())
     from dataclasses import fields
 
-    from rrk import jsonl, manifest
+    from rrk import checkpoints, jsonl, manifest
     from rrk.generation import processes, runs
     from rrk.progress import Progress
     from rrk.reranking import pairs as data
@@ -123,6 +123,7 @@ def train_reranker(
         if not quiet:
             print(f"rrk train-reranker: {text}", file=sys.stderr, flush=True)
 
+    checkpoints.check(model)
     if manifest.complete(output, params):
         note(f"{output} is complete; nothing to do")
         return

@@ -64,7 +64,7 @@ def train_sft(
     given = dict(locals())
     from dataclasses import fields
 
-    from rrk import jsonl, manifest
+    from rrk import checkpoints, jsonl, manifest
     from rrk.generation import processes, runs
     from rrk.progress import Progress
     from rrk.stopping import Stopping
@@ -80,6 +80,7 @@ def train_sft(
     chosen = sft.SftOptions(**{f.name: given[f.name] for f in fields(sft.SftOptions)})
     extra = {"rows": inputs, "model": model, "limit": limit}
     params = {**vars(chosen), **extra}
+    checkpoints.check(model)
     if manifest.complete(output, params):
         note(f"{output} is complete; nothing to do")
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -24,6 +25,8 @@ from rrk.generation.tasks import Order, Sample, Task, Tasks
 AGAIN = {408, 409, 429, 500, 502, 503, 504, 529}
 TRIES = 8  # with pauses of 1, 2, 4, ... 60 s: about three minutes, enough for a server that restarts
 LONGEST_PAUSE = 60.0
+# A server that has never answered and refuses connections is not there: two more tries, not three minutes.
+FIRST_TRIES = 3
 
 
 class Engine:
@@ -46,7 +49,7 @@ class Engine:
         self._url = base_url.rstrip("/") + "/completions"
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._tries, self._first_pause = tries, first_pause
-        self._closed = False
+        self._closed = self._answered = False
 
     def __call__(self, tasks: Tasks) -> Iterator[tuple[Task, list[Sample]]]:
         pool = ThreadPoolExecutor(self._jobs)
@@ -101,15 +104,18 @@ class Engine:
             try:
                 request = urllib.request.Request(self._url, data, self._headers, method="POST")
                 with urllib.request.urlopen(request, timeout=self._timeout) as answer:
+                    self._answered = True
                     return json.loads(answer.read())
             except urllib.error.HTTPError as error:
+                self._answered = True
                 said = _message(error.read())
                 if error.code not in AGAIN or not left:
                     raise RrkError(f"{self._url}: {error.code} {said} (problem '{task_id}')") from None
                 wait, why = _retry_after(error.headers.get("Retry-After"), pause), f"{error.code} {said}"
             except (OSError, HTTPException, ValueError) as error:
                 why = str(getattr(error, "reason", error)) or type(error).__name__
-                if not left:
+                absent = isinstance(getattr(error, "reason", error), (ConnectionRefusedError, socket.gaierror))
+                if not left or (absent and not self._answered and self._tries - left >= FIRST_TRIES):
                     raise RrkError(f"{self._url}: {why}; is the server running, and --base-url right?") from None
                 wait = pause
             if self._closed:
