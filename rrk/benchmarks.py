@@ -1,4 +1,4 @@
-"""Benchmarks become Problem rows: HumanEval, MBPP, EvalPlus, MultiPL-E, HumanEvalPack.
+"""Benchmarks become Problem rows: HumanEval, MBPP, EvalPlus, MultiPL-E, HumanEvalPack; those of rrk/case_benchmarks.py, too.
 
     rows = problems(jsonl.read(["humaneval.jsonl.gz"]))         # the schema is recognised by its fields
     rows = problems(hub("multipl-e", language="cpp"))           # through `datasets`
@@ -26,10 +26,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 from typing import Any
 
-from rrk import rows
+from rrk import case_benchmarks, cases, jsonl, rows
 from rrk.errors import RowError, RrkError, UsageError
 
-SOURCES = ("humaneval", "mbpp", "humaneval+", "mbpp+", "multipl-e", "humanevalpack")
+SOURCES = ("humaneval", "mbpp", "humaneval+", "mbpp+", "multipl-e", "humanevalpack", *case_benchmarks.SOURCES)
 # Chen et al. 2021, section 2.1, and "@" and blank-space variants that later harnesses share.
 PYTHON_STOPS = ["\nclass ", "\ndef ", "\n#", "\nif ", "\nprint("]
 # MBPP completions begin with the function itself, so "\ndef " would cut helpers off; they end where a script begins.
@@ -37,8 +37,15 @@ MBPP_STOPS = ["\nif __name__", "\nprint(", '\n"""', "\nassert "]
 _PACK = {"Python": "py", "CPP": "cpp", "Java": "java", "JavaScript": "js", "Go": "go", "Rust": "rs"}
 
 
-def problems(given: Iterable[dict[str, Any]], language: str | None = None, split: str | None = None) -> Iterator[dict]:
+def problems(
+    given: Iterable[dict[str, Any]],
+    language: str | None = None,
+    split: str | None = None,
+    left_out: list[str] | None = None,
+) -> Iterator[dict]:
     """Problem rows in order; only those of a language or split where that is asked for (and the rows know theirs).
+
+    What has no test that could be run is left out, and told in `left_out`.
 
     Raises RowError for a row that is no problem of a known schema.
     """
@@ -46,7 +53,12 @@ def problems(given: Iterable[dict[str, Any]], language: str | None = None, split
     for row in given:
         if split and "split" in row and row["split"] != split:
             continue
-        made = problem(row)
+        try:
+            made = problem(row)
+        except case_benchmarks.Untestable as error:
+            if left_out is not None:
+                left_out.append(str(error))
+            continue
         if wanted is None or made["language"] == wanted:
             yield made
 
@@ -54,14 +66,16 @@ def problems(given: Iterable[dict[str, Any]], language: str | None = None, split
 def problem(row: dict[str, Any]) -> dict[str, Any]:
     """One Problem row; the schema is recognised by its fields."""
     schema = recognise(row)
-    made = _MAKERS[schema](dict(row))
+    made = dict(_MAKERS[schema](jsonl.Row(row, rows.where(row))))
     head = {key: made.pop(key) for key in ("task_id", "language", "prompt")}
     return {**head, **made}
 
 
 def recognise(row: dict[str, Any]) -> str:
-    """rrk, humaneval, mbpp, evalplus, multipl-e or humanevalpack."""
+    """rrk, humaneval, mbpp, evalplus, multipl-e, humanevalpack, or one of case_benchmarks.SOURCES."""
     has = row.keys()
+    if found := case_benchmarks.recognise(row):
+        return found
     if {"name", "language", "prompt", "tests"} <= has:
         return "multipl-e"
     if {"prompt", "canonical_solution"} <= has and has & {"plus_input", "base_input"}:
@@ -72,16 +86,17 @@ def recognise(row: dict[str, Any]) -> str:
         return "mbpp"
     if {"task_id", "prompt", "test", "entry_point"} <= has:
         return "humaneval"
-    if {"task_id", "prompt"} <= has and has & {"tests", "test_list"}:
+    if {"task_id", "prompt"} <= has and has & {"tests", "test_list", "cases"}:
         return "rrk"
     raise RowError(
-        "not a problem of HumanEval, MBPP, EvalPlus, MultiPL-E, HumanEvalPack or rrk; it has "
+        f"not a problem of {', '.join(SOURCES)} or rrk; it has "
         + (", ".join(sorted(map(str, has))[:8]) or "no fields"),
         rows.where(row),
     )
 
 
 def _rrk(row: dict[str, Any]) -> dict[str, Any]:
+    cases.case_set(row)
     return {**row, "task_id": rows.task_id(row), "language": rows.language_code(str(row.get("language") or "py"))}
 
 
@@ -323,6 +338,7 @@ _MAKERS = {
     "evalplus": _evalplus,
     "multipl-e": _multipl_e,
     "humanevalpack": _humanevalpack,
+    **case_benchmarks.MAKERS,
 }
 
 # ---- the hub ---------------------------------------------------------------------------------------------------------
@@ -349,6 +365,8 @@ def hub(
 
 
 def _address(source: str, language: str | None, dataset: str) -> tuple[str, str | None, str]:
+    if source in case_benchmarks.HUB:
+        return case_benchmarks.HUB[source]
     if source == "humaneval":
         return "openai/openai_humaneval", None, "test"
     if source == "mbpp":

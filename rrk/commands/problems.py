@@ -15,7 +15,8 @@ def problems(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="humaneval, mbpp, humaneval+, mbpp+, multipl-e, humanevalpack; or a local file in one of these schemas.",
+            help="humaneval, mbpp, humaneval+, mbpp+, multipl-e, humanevalpack, livecodebench, apps, codecontests, taco, acecode, "
+            "bigcodebench; or a local file in one of these schemas.",
         ),
     ],
     language: Annotated[
@@ -47,9 +48,14 @@ def problems(
     """Turn a benchmark into Problem rows: task_id, language, prompt, tests, stop_tokens, canonical_solution where known.
 
     Benchmarks come from the hub through `datasets` (openai_humaneval, mbpp, evalplus, nuprl/MultiPL-E,
-    bigcode/humanevalpack), or from a local file, whose schema is recognised by its fields. MBPP's prompt is a docstring of
+    bigcode/humanevalpack, livecodebench/code_generation_lite, codeparrot/apps, deepmind/code_contests, BAAI/TACO,
+    TIGER-Lab/AceCode-87K, bigcode/bigcodebench), or from a local file, whose schema is recognised by its fields. MBPP's prompt is a docstring of
     the task's text and its first assert; with --style function it is a signature whose docstring has the text and two
     examples, and the completion a body, as in HumanEval (train a reranker on the form that it will rank). EvalPlus' tests run the reference solution beside the candidate on all inputs.
+
+    LiveCodeBench, APPS, CodeContests and TACO have `cases` instead of tests: inputs with the outputs that a program has to
+    print (in any language), or arguments with values; `compare` names the benchmark's own way of comparing. A problem without a
+    test that could be run is left out, and counted. BigCodeBench's tests need packages: rrk execute --packages.
 
     \b
     Examples:
@@ -57,6 +63,7 @@ def problems(
       rrk problems multipl-e --language cpp > problems.jsonl
       rrk problems mbpp --split train --file mbpp.jsonl -o train.jsonl
       rrk problems mbpp --split train --style function -o bodies.jsonl
+      rrk problems livecodebench --file test6.jsonl | tee lcb.jsonl | rrk sample -m MODEL -n 10 | rrk execute -p lcb.jsonl
       rrk problems HumanEvalPlus.jsonl.gz | rrk sample -m MODEL -n 1 --temperature 0
     """
     import itertools
@@ -74,7 +81,8 @@ def problems(
     raw = jsonl.read([path]) if path else benchmarks.hub(source, language, dataset, split)
     if style not in ("docstring", "function"):
         raise UsageError("--style is docstring or function")
-    every = benchmarks.problems(raw, language, split if path else None)
+    untestable: list[str] = []
+    every = benchmarks.problems(raw, language, split if path else None, untestable)
     left_out = 0
     if style == "function":
 
@@ -100,6 +108,8 @@ def problems(
         print(jsonl.dumps({"stage": "problems", "rows": count}).decode(), end="", file=sys.stderr)
     elif not quiet:
         without = f", {left_out} left out: no function whose body could be asked for" if left_out else ""
+        if untestable:
+            without += f", {len(untestable)} left out, as {untestable[0]}"
         print(f"rrk problems: {count} problems{without}", file=sys.stderr)
 
 
@@ -109,6 +119,8 @@ def _testable(row):
     from rrk.errors import RowError
     from rrk.sandbox import suites, suites_text
 
+    if "cases" in row:
+        return row  # read already, with an error of its own where there is none
     problem = rows.problem(row)
     if problem.language == "py":
         why = suites.look(problem.tests, problem.entry_point).vain
