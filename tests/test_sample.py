@@ -63,8 +63,7 @@ def test_rows_have_their_fields_and_no_answers(rrk, model):
 def test_shards_limits_and_how_many_at_once_change_no_byte(rrk, model):
     rows, _ = sample(rrk, model, "-n", "3", "--max-tokens", "20")
     parts = [
-        sample(rrk, model, "-n", "3", "--max-tokens", "20", *more)[0]
-        for more in (["--at-once", "1"], ["--shard", "2/2"])
+        sample(rrk, model, "-n", "3", "--max-tokens", "20", *more)[0] for more in (["--rows", "3"], ["--shard", "2/2"])
     ]
     assert parts[0] == rows
     assert parts[1] == [row for row in rows if row["task_id"] in ("t/1", "t/3")]

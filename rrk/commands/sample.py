@@ -47,9 +47,15 @@ def sample(
         int, typer.Option("--jobs", "-j", metavar="N", min=1, envvar="RRK_JOBS", help="Requests at a time (openai).")
     ] = 8,
     request_timeout: Annotated[float, typer.Option(metavar="S", help="Longest wait for an answer (openai).")] = 600.0,
-    at_once: Annotated[
+    rows: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(metavar="N", min=1, help="Problems read ahead and drawn together. [default: as memory allows]"),
+        typer.Option(metavar="N", min=1, help="Programs drawn at a time, of all problems. [default: as memory allows]"),
+    ] = None,
+    exact: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(
+            "--exact/--fast", help="No bit depends on what is drawn together. [default: exact for small models]"
+        ),
     ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -66,8 +72,10 @@ def sample(
 
     Adds completion_id, completion, model, temperature, top_p, max_tokens, seed, logprob (nats, the sum over the drawn tokens
     under the model at temperature 1), tokens and finish_reason (eos, stop, length) to the problem's own fields; its tests and
-    solutions stay behind. A program depends on model, seed, task_id and completion_id alone: shards and resumed runs on one
-    kind of machine give the same bytes (a server promises no such thing). The model's own top_k and penalties are not used.
+    solutions stay behind. A program's random numbers depend on seed, task_id and completion_id alone, and with --exact its bytes
+    do: shards and resumed runs on one kind of machine then agree. That is the default for models under 20M parameters in
+    float32 on a CPU. Elsewhere the last bits of logits depend on the rows that are computed together, and now and then a
+    token does; --exact then draws one problem at a time. The model's own top_k and penalties are not used.
 
     --engine openai takes any server with /completions, such as `vllm serve MODEL`. logprob is null where it sends none, and
     is the server's notion of it otherwise (vLLM: of the plain model, as here).
@@ -114,7 +122,7 @@ def sample(
         def start():
             from rrk.generation import local
 
-            return local.Engine(order, device, dtype, at_once, say)
+            return local.Engine(order, device, dtype, rows, exact, say)
 
     elif engine == "openai":
         if not base_url:

@@ -25,7 +25,7 @@ from torch import Tensor
 from transformers import AttentionInterface, Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-NAME = "rrk_shared_prefix"
+NAME = "rrk"
 BUCKET = 32  # prompts are padded to multiples of this; problems of one bucket can be drawn together
 GROWTH = 32  # tokens by which a row's own buffers grow
 LEAST_ROWS = 4  # matrix products of fewer rows take other paths in BLAS, with other rounding
@@ -140,8 +140,10 @@ class SharedPrefix:
         positions = (self.start[self.owners] + self.tail.length).unsqueeze(-1)
         tokens = tokens[self._filled(self.rows)].unsqueeze(-1)
         self.tail.length += 1
-        with _attention(self.model):
-            out = self.model(tokens, position_ids=positions, past_key_values=self.tail, use_cache=True, rrk_shared=self)
+        with attention(self.model):
+            out = self.model(
+                tokens, position_ids=positions, past_key_values=self.tail, use_cache=True, rrk_decoder=self
+            )
         return out.logits[:, -1].float()
 
     def keep(self, rows: Tensor) -> None:
@@ -153,26 +155,28 @@ class SharedPrefix:
             self.padding, self.start = self.padding[left], self.start[left]
         self._arrange(owners)
 
-    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
+    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float, **how) -> Tensor:
         """Attention of one new token a row over its prompt and its own tail, under one softmax.
 
         query (rows, heads, 1, size); keys, values (rows, key heads, tail, size) -> (rows, 1, heads, size)
         """
+        if how:
+            raise Unsupported("caps or windows")
         rows, heads, _, size = query.shape
         groups = keys.shape[1]
         repeat = heads // groups
-        q = (query * scaling).view(rows, groups, repeat, size)
+        q = (query * scaling).reshape(rows, groups, repeat, size)
         own = q @ keys.transpose(2, 3)
         own[..., self.tail.length :] = -torch.inf
         if not self.width:
-            return (own.float().softmax(-1).to(q.dtype) @ values).view(rows, 1, heads, size)
+            return (own.float().softmax(-1).to(q.dtype) @ values).reshape(rows, 1, heads, size)
         prompt_keys, prompt_values = self.prefix[layer]
         seen = self._to_grid(q) @ prompt_keys.transpose(2, 3)
         seen = self._to_rows(seen, groups, repeat).masked_fill(self.padding[self.owners].unsqueeze(1), -torch.inf)
         weights = torch.cat([seen, own], -1).float().softmax(-1).to(q.dtype)
         shared = self._to_grid(weights[..., : self.width]) @ prompt_values
         mixed = self._to_rows(shared, groups, repeat) + weights[..., self.width :] @ values
-        return mixed.view(rows, 1, heads, size)
+        return mixed.reshape(rows, 1, heads, size)
 
     def _to_grid(self, rows: Tensor) -> Tensor:
         """(rows, groups, repeat, x) -> (problems, groups, rows a problem x repeat, x); empty places are zero."""
@@ -221,23 +225,24 @@ class _Tail(Cache):
         return self.length - 1
 
 
-def _attend(module, query, key, value, attention_mask, scaling=None, rrk_shared=None, **kwargs):
-    """transformers' attention interface. What plain softmax attention lacks is refused, never ignored."""
-    if rrk_shared is None:
+def _attend(module, query, key, value, attention_mask, scaling=None, rrk_decoder=None, **kwargs):
+    """transformers' attention interface. What a decoder does not compute is refused, never ignored."""
+    if rrk_decoder is None:
         raise Unsupported("the model does not pass its keyword arguments on to its attention")
-    if attention_mask is not None or any(kwargs.get(k) is not None for k in ("softcap", "s_aux", "sliding_window")):
-        raise Unsupported("masks, caps, sinks or windows")
-    if any(kwargs.get(k) is not None for k in ("position_bias", "alibi", "head_mask")):
-        raise Unsupported("position biases")
+    if attention_mask is not None or any(
+        kwargs.get(k) is not None for k in ("s_aux", "position_bias", "alibi", "head_mask")
+    ):
+        raise Unsupported("masks, sinks or position biases")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return rrk_shared.attend(module.layer_idx, query, key, value, scaling), None
+    how = {k: kwargs[k] for k in ("softcap", "sliding_window") if kwargs.get(k) is not None}
+    return rrk_decoder.attend(module.layer_idx, query, key, value, scaling, **how), None
 
 
 AttentionInterface.register(NAME, _attend)
 
 
 @contextmanager
-def _attention(model) -> Iterator[None]:
+def attention(model) -> Iterator[None]:
     """Our attention for the time of one forward; training and prefill keep the model's own."""
     config = model.config
     before = config._attn_implementation

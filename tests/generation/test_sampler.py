@@ -10,7 +10,9 @@ pytest.importorskip("transformers")
 from rrk.errors import RrkError  # noqa: E402
 from rrk.generation import decoding  # noqa: E402
 from rrk.generation.models import encode_prompt, load  # noqa: E402
+from rrk.generation.problems import Ask  # noqa: E402
 from rrk.generation.sampler import Sampler  # noqa: E402
+from rrk.generation.slots import Slots  # noqa: E402
 from rrk.generation.stopping import StopStrings  # noqa: E402
 from tests.generation.tiny import make_model  # noqa: E402
 
@@ -30,18 +32,34 @@ def qwen(made):
     return made["qwen2"]
 
 
-def test_only_plain_attention_shares_the_prompt(made):
-    shared = {kind: Sampler(*made[kind], max_tokens=4).problems_at_once(2) > 1 for kind in KINDS}
-    assert shared["qwen2"]
-    assert shared["llama"]
-    assert not shared["mistral"], "windows take the other way"
-    assert not shared["gemma2"], "so do caps"
+def test_batches_share_plain_attention_and_rows_fill_up_with_windows_and_caps_too(made):
+    exact = {kind: not Sampler(*made[kind], max_tokens=4).is_continuous() for kind in KINDS}
+    assert exact == {"qwen2": True, "llama": True, "gpt2": True, "mistral": False, "gemma2": False}
+    assert all(Sampler(*made[kind], max_tokens=4, exact=False).is_continuous() for kind in KINDS)
+
+
+def test_attention_that_is_not_ours_to_compute_is_drawn_by_transformers_cache(made):
+    """Bloom's position biases: neither way of ours takes them, and it is drawn all the same, one problem at a time."""
+    from transformers import BloomConfig, BloomForCausalLM
+
+    torch.manual_seed(0)
+    config = BloomConfig(vocab_size=294, hidden_size=32, n_layer=2, n_head=4, eos_token_id=0, initializer_range=0.3)
+    model = BloomForCausalLM(config).eval()
+    sampler = Sampler(model, made["qwen2"][1], max_tokens=6, exact=False)
+    assert not sampler.is_continuous()
+    for group in sampler(PROMPTS, SEEDS):
+        for c in group:
+            with torch.no_grad():
+                logits = model(torch.tensor([c.prompt + c.ids])).logits[0, len(c.prompt) - 1 : -1]
+            want = logits.log_softmax(-1).gather(-1, torch.tensor(c.ids).unsqueeze(-1)).sum()
+            assert c.logprob == pytest.approx(float(want), abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_greedy_tokens_equal_generate(made, kind):
+@pytest.mark.parametrize("way", [{"exact": True}, {"exact": False}, {"exact": False, "rows": 2}], ids=str)
+def test_greedy_tokens_equal_generate(made, kind, way):
     model, tokenizer = made[kind]
-    drawn = Sampler(model, tokenizer, temperature=0, max_tokens=40)(PROMPTS, [[0]] * len(PROMPTS))
+    drawn = Sampler(model, tokenizer, temperature=0, max_tokens=40, **way)(PROMPTS, [[0]] * len(PROMPTS))
     for (completion,) in drawn:
         head = torch.tensor([completion.prompt])
         want = model.generate(head, attention_mask=torch.ones_like(head), max_new_tokens=40, do_sample=False)
@@ -49,10 +67,11 @@ def test_greedy_tokens_equal_generate(made, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 0.8)])
-def test_logprob_is_that_of_a_full_pass_at_temperature_one(made, kind, temperature, top_p):
+@pytest.mark.parametrize(("temperature", "top_p", "exact"), [(1.0, 1.0, True), (0.7, 0.8, True), (0.7, 0.8, False)])
+def test_logprob_is_that_of_a_full_pass_at_temperature_one(made, kind, temperature, top_p, exact):
     model, tokenizer = made[kind]
-    groups = Sampler(model, tokenizer, temperature=temperature, top_p=top_p, max_tokens=40)(PROMPTS, SEEDS)
+    how = {"temperature": temperature, "top_p": top_p, "exact": exact}
+    groups = Sampler(model, tokenizer, max_tokens=40, rows=7, **how)(PROMPTS, SEEDS)
     assert len({len(c.ids) for group in groups for c in group}) > 1, "rows must end at different steps"
     for group in groups:
         for c in group:
@@ -67,7 +86,7 @@ def test_a_completion_does_not_depend_on_what_it_is_drawn_with(qwen):
     model, tokenizer = qwen
     whole = Sampler(model, tokenizer, max_tokens=40)
     together = whole(PROMPTS, SEEDS)
-    assert whole.mix, "float32 on a CPU must be able to mix"
+    assert whole.batches.mix, "float32 on a CPU must be able to mix"
     for rows in (1, 2, 7):
         assert Sampler(model, tokenizer, max_tokens=40, rows=rows, mix=True)(PROMPTS, SEEDS) == together
     for i, prompt in enumerate(PROMPTS):
@@ -140,30 +159,103 @@ def _byte(tokenizer, value: int) -> list[int]:
     return [tokenizer.convert_tokens_to_ids(bytes_to_unicode()[value])]
 
 
-def test_less_memory_means_smaller_batches_and_the_same_results(qwen, monkeypatch):
+def same(one, other):
+    """The same programs; log-probabilities of rows in other company differ by rounding."""
+    for a, b in zip([c for group in one for c in group], [c for group in other for c in group], strict=True):
+        assert (a.prompt, a.ids, a.text, a.finish) == (b.prompt, b.ids, b.text, b.finish)
+        assert a.logprob == pytest.approx(b.logprob, abs=1e-3)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 100])
+def test_rows_filled_from_all_problems_give_the_programs_of_exact_batches(qwen, rows):
+    """In float32 on these prompts no token stands so close that rounding decides; every program, by its own seed alone."""
+    model, tokenizer = qwen
+    want = Sampler(model, tokenizer, max_tokens=40, top_p=0.9, exact=True)(PROMPTS, SEEDS)
+    same(Sampler(model, tokenizer, max_tokens=40, top_p=0.9, exact=False, rows=rows)(PROMPTS, SEEDS), want)
+
+
+def test_problems_come_and_go_as_a_stream_and_none_waits_for_more_than_it_must(qwen):
+    """With a slow producer what is in hand is finished first, in order; a file of any length is read only so far ahead."""
+    model, tokenizer = qwen
+    stock = [Ask(PROMPTS[i % len(PROMPTS)], [7 * i + j for j in range(1 + i % 3)], ("e",)) for i in range(120)]
+    want = Sampler(model, tokenizer, max_tokens=12, exact=False)(
+        [a.prompt for a in stock], [a.seeds for a in stock], [a.stop for a in stock]
+    )
+    given: list[Ask] = []
+
+    def asks():
+        for ask in stock:
+            given.append(ask)
+            yield ask
+
+    sampler = Sampler(model, tokenizer, max_tokens=12, exact=False, rows=4)
+    came, furthest = [], 0
+    for asked, group in sampler.stream(asks()):
+        came.append((asked, group))
+        furthest = max(furthest, len(given) - len(came))
+    assert [asked for asked, _ in came] == stock
+    same([group for _, group in came], want)
+    assert furthest <= 8 * 4 + 1
+    given.clear()
+    slow = sampler.stream(asks(), ready=lambda: False)
+    for n in range(1, 4):
+        next(slow)
+        assert len(given) == n
+
+
+def test_an_impossible_prompt_is_refused_after_what_came_before_it(made):
+    model, tokenizer = made["gpt2"]
+    for exact in (True, False):
+        stream = Sampler(model, tokenizer, max_tokens=5, exact=exact).stream(
+            [Ask("d", [1, 2]), Ask("x" * 300, [3]), Ask("e", [4])]
+        )
+        assert len(next(stream)[1]) == 2
+        with pytest.raises(RrkError, match="the model reads 256"):
+            next(stream)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_less_memory_means_fewer_rows_and_the_same_results(qwen, monkeypatch, exact):
     model, tokenizer = qwen
     want = Sampler(model, tokenizer, max_tokens=10)(PROMPTS, SEEDS)
-    real = decoding.SharedPrefix.step
+    kind = decoding.SharedPrefix if exact else Slots
+    real = kind.step
+    calls = []
 
-    def scarce(self, tokens):
-        if self.rows > 3:
+    def scarce(self, tokens, *more):
+        calls.append(len(tokens))
+        if len(tokens) > 3 and len(calls) > 4:  # in the midst of things
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(self, tokens)
+        return real(self, tokens, *more)
 
     said: list[str] = []
-    sampler = Sampler(model, tokenizer, max_tokens=10, mix=True, notice=said.append)
-    sampler.problems_at_once(5)
-    monkeypatch.setattr(decoding.SharedPrefix, "step", scarce)
-    assert sampler(PROMPTS, SEEDS) == want
+    sampler = Sampler(model, tokenizer, max_tokens=10, exact=exact, mix=exact or None, notice=said.append)
+    assert sampler.is_continuous() != exact
+    monkeypatch.setattr(kind, "step", scarce)
+    same(sampler(PROMPTS, SEEDS), want)
     assert said
     assert "out of memory" in said[0]
 
-    def none_at_all(self, tokens):
+    def none_at_all(self, tokens, *more):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(decoding.SharedPrefix, "step", none_at_all)
+    monkeypatch.setattr(kind, "step", none_at_all)
     with pytest.raises(RrkError, match="lower --max-tokens"):
         sampler(PROMPTS, SEEDS)
+
+
+def test_memory_of_rows_that_are_gone_is_given_back(qwen):
+    slots = Slots(qwen[0])
+    (prompt,) = slots.read([[5] * 300])
+    with torch.no_grad():
+        slots.put(range(16), [prompt] * 16)
+        slots.step([5] * 16, [299] * 16)
+        whole = slots.keys.numel()
+        slots.move([15], [1], 300)
+        slots.fit(2, 300)
+        assert slots.keys.numel() * 8 <= whole
+        two, one = slots.step([5, 6], [300, 300]), slots.step([5], [300])
+    torch.testing.assert_close(two[:1], one)
 
 
 def test_positions_end_where_the_model_does(made):
@@ -176,11 +268,26 @@ def test_positions_end_where_the_model_does(made):
         Sampler(model, tokenizer)(["x" * 300], [[1]])
 
 
-def test_bf16_draws_one_problem_at_a_time_unless_it_may_mix(tmp_path):
+def test_bf16_fills_its_rows_from_all_problems_and_draws_one_at_a_time_if_it_must_be_exact(tmp_path):
     model, tokenizer = load(make_model(tmp_path / "m"), "cpu", "bfloat16")
-    sampler = Sampler(model, tokenizer, max_tokens=12)
-    groups = sampler(PROMPTS, SEEDS)
-    assert sampler([PROMPTS[2]], [SEEDS[2]])[0] == groups[2]
+    assert Sampler(model, tokenizer).is_continuous()
+    assert all(len(group) == 5 for group in Sampler(model, tokenizer, max_tokens=12, rows=8)(PROMPTS, SEEDS))
+    exact = Sampler(model, tokenizer, max_tokens=12, exact=True)
+    groups = exact(PROMPTS, SEEDS)
+    assert exact([PROMPTS[2]], [SEEDS[2]])[0] == groups[2]
+
+
+def test_autocast_draws_what_its_own_full_pass_predicts(qwen):
+    """PPO's way with --bf16: float32 weights, keys and values in bfloat16."""
+    model, tokenizer = qwen
+    sampler = Sampler(model, tokenizer, max_tokens=20, bf16=True, exact=False, rows=6)
+    assert sampler.is_continuous()
+    for group in sampler(PROMPTS, SEEDS):
+        for c in group:
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+                logits = model(torch.tensor([c.prompt + c.ids])).logits[0, len(c.prompt) - 1 : -1].float()
+            want = float(logits.log_softmax(-1).gather(-1, torch.tensor(c.ids).unsqueeze(-1)).sum())
+            assert c.logprob == pytest.approx(want, abs=0.5, rel=0.05)
 
 
 def test_a_prompt_never_ends_in_an_eos_that_the_tokenizer_added(qwen):
