@@ -105,7 +105,7 @@ def test_a_server_is_an_engine_too(rrk, serve):  # noqa: F811
 @pytest.mark.parametrize(
     ("more", "code", "text"),
     [
-        (["-m", "nowhere/at/all"], 1, "cannot load a causal model from nowhere/at/all"),
+        (["-m", "nowhere/at/all"], 2, "nowhere/at/all: no such folder"),
         ([], 2, "give the model with -m"),
         (["-m", "MODEL", "--top-p", "0"], 2, "--top-p"),
         (["-m", "MODEL", "--for", "songs"], 2, "--for is"),
