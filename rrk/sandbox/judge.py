@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from rrk.errors import RrkError
-from rrk.sandbox import batches, case_judge, recipes, sides, suites, suites_text
+from rrk.sandbox import assert_counts, batches, case_judge, recipes, sides, suites, suites_text
 from rrk.sandbox.cache import Cache, rules
 from rrk.sandbox.fairness import Fairness
 from rrk.sandbox.fleet import Fleet, Slot
@@ -267,9 +267,18 @@ class Judge:
                 answer = slot.lane.evidence(limited, entry.tests, self._each_s)
             else:
                 answer = self._sides.judge(slot.lane, limited, entry.suite, entry.reference)
+                if self._all_tests:
+                    answer = self._counted(slot, entry, limited, answer)
         except LOST as error:
             answer = _broken(error)
         self._settle(slot, entry, answer)
+
+    def _counted(self, slot: Slot, entry: _Entry, job: Job, answer: Verdict) -> Verdict:
+        """With the share of asserts that held. Not yet where the job is to run again, with more time or alone."""
+        if answer.status in (TIMEOUT, MEMORY_LIMIT) and answer.overloaded and not entry.alone:
+            return answer
+        mode = self._sides.mode(job, entry.suite)
+        return assert_counts.counted(answer, job, lambda again: slot.lane.python(again, mode, entry.suite.patched))
 
     def _cases(self, slot: Slot, job: Job, toolchain: Toolchain) -> Verdict:
         if toolchain.judge == "python":
@@ -292,6 +301,8 @@ class Judge:
         except (*LOST, RrkError) as error:
             answers = [_broken(error) for _ in entries]
         for entry, answer in zip(entries, answers, strict=True):
+            if self._all_tests:
+                answer = assert_counts.counted(answer, entry.job)
             self._settle(slot, entry, answer)
 
     def _settle(self, slot: Slot, entry: _Entry, answer: Verdict) -> None:

@@ -176,14 +176,14 @@ def _failure(remote: Remote, prepared: Prepared | str, error: BaseException) -> 
         found = re.search(r"name '(\w+)' is not defined", str(error))
         if found and found[1] in prepared.defined:
             return {"end": "fallback", "text": f"the program uses the tests' {found[1]}"}
+    lines = prepared.lines if isinstance(prepared, Prepared) else []
     asked = {"show": error is remote.failed, "used": prepared.builtins if isinstance(prepared, Prepared) else []}
     try:
         # A program that disarmed what it took for its tests has not failed by accident.
         if (changed := remote.value(*remote.ask(b"B", json.dumps(asked).encode()))) and changed[0]:
             return {"end": "tampered", "text": f"control: {str(changed[0])[:80]}"}
     except Gone:
-        return {"end": "gone"}
+        return {"end": "gone", "text": failure(error, lines)}
     except BaseException:
         return {"end": "tampered", "text": "forged"}
-    lines = prepared.lines if isinstance(prepared, Prepared) else []
     return {"end": "fail", "type": type(error).__name__, "text": failure(error, lines)}

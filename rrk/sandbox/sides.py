@@ -42,8 +42,9 @@ class Sides:
     def judge(self, lane: Any, job: Job, suite: Suite, reference: str | None) -> Verdict:
         """The verdict on one job whose `tests` are suite.text; `reference` continues the prompt."""
         key = (job.tests, job.entry_point)
-        whole = suite.whole is not None or self._get(key) == "whole"
-        answer: Verdict = lane.python(job, "whole" if whole else "split", suite.patched)
+        mode = self.mode(job, suite)
+        whole = mode == "whole"
+        answer: Verdict = lane.python(job, mode, suite.patched)
         if not whole:
             if answer.integrity == "split":
                 self._set(key, "apart")
@@ -67,6 +68,10 @@ class Sides:
                     "tests in the program's process" if whole or answer.integrity == "in_process" else "tests apart"
                 ] += 1
         return answer
+
+    def mode(self, job: Job, suite: Suite) -> str:
+        """Where the tests of this problem run, as far as is known: "split" or "whole"."""
+        return "whole" if suite.whole is not None or self._get((job.tests, job.entry_point)) == "whole" else "split"
 
     def _get(self, key: tuple[str, str | None]) -> str | None:
         with self._lock:
