@@ -12,6 +12,10 @@ The paper found that hard negatives alone do not help; what a retrained reranker
 current policy with random negatives beside the hard ones. Hence the defaults: half hard, half random, and every
 distinct passing program is used as `chosen` before one is used twice.
 
+With `shares` (rows of `execute --all-tests`) programs are compared by the share of tests that held, which also teaches among
+programs that fail: AceCoder's rule (Zeng et al. 2025, section 3.2) keeps a pair whose shares differ by `BY` or more, the better
+at `BETTER` or above, the worse above 0; the difference is the pair's margin. Otherwise as with passing and failing.
+
 Left out, always: rows without a verdict (`passed: null`), second copies of the same program (whitespace and comments
 aside), and problems without both a passing and a failing program. Left out of hard negatives: programs that ran out of
 time or of tokens (`Timeout`, `finish_reason: length`: they look right because they are not finished, and teach the
@@ -36,6 +40,7 @@ from rrk.errors import RowError
 # Verdicts that say nothing about whether the program as written is wrong.
 UNFINISHED = {"Timeout"}
 SHINGLE = 5
+BY, BETTER = 0.4, 0.8  # of pairs by share
 
 _TOKEN = re.compile(r"[A-Za-z_]\w*|\d+(?:\.\d+)?|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|\S")
 _LINE_COMMENT = {
@@ -47,7 +52,7 @@ _LINE_COMMENT = {
 
 @dataclass(frozen=True)
 class MiningOptions:
-    """`pairs` a problem at most; `hard_share` of them hard; `margin` written into every pair if given."""
+    """`pairs` a problem at most; `hard_share` of them hard; `margin` written into every pair if given; `shares`: pairs and margins by pass_share."""
 
     pairs: int = 16
     hard_share: float = 0.5
@@ -58,6 +63,7 @@ class MiningOptions:
     negatives_per_positive: int | None = None
     margin: float | None = None
     round: int | None = None
+    shares: bool = False
 
     def __post_init__(self) -> None:
         if self.pairs < 1:
@@ -85,6 +91,7 @@ class _Candidate:
     text: str
     score: float | None
     tokens: list[str]
+    share: float  # of tests that held; 1 and 0 for passed and failed where shares are not compared
 
 
 def validate(row: dict[str, Any]) -> None:
@@ -93,6 +100,17 @@ def validate(row: dict[str, Any]) -> None:
     rows.need(row, "passed", (bool, type(None)), "run `rrk execute` first: only verified programs are mined")
     if not rows.is_full(row):
         rows.need(row, "prompt", str)
+
+
+def validate_shares(row: dict[str, Any]) -> None:
+    """RowError unless the row can be mined by shares."""
+    validate(row)
+    if row["passed"] is not None:
+        share = rows.need(
+            row, "pass_share", (int, float), "run `rrk execute --all-tests`, which counts tests one by one"
+        )
+        if not 0 <= share <= 1:
+            raise RowError(f"field 'pass_share' must lie between 0 and 1, not {share!r}", rows.where(row))
 
 
 def tokens(text: str, language: str) -> list[str]:
@@ -141,7 +159,7 @@ def mine(
 def _mine(
     candidates: Sequence[dict[str, Any]], language: str, options: MiningOptions, seed: int, count: Counter[str]
 ) -> list[dict[str, Any]]:
-    passing, failing = _distinct(candidates, language, count)
+    passing, failing = _distinct(candidates, language, count, options.shares)
     if not passing or not failing:
         count["all_failing" if failing else "all_passing" if passing else "nothing_judged"] += 1
         return []
@@ -157,6 +175,9 @@ def _mine(
     if options.fill and len(hard) + len(easy) < options.pairs:
         hard += plan.draw([failing[i] for i in reasons], options.pairs - len(hard) - len(easy))
     reason_of = {id(failing[i]): reason for i, reason in reasons.items()}
+    if options.shares:  # what passing and failing alone would not have given
+        count["chosen_failed_some"] += sum(good.share < 1 for good, _ in hard + easy)
+        count["problems_nothing_passed"] += bool(hard + easy) and not any(good.share == 1 for good in passing)
     count["hard"] += len(hard)
     count["random"] += len(easy)
     count["hard_negatives"] += len({id(bad) for _, bad in hard})
@@ -167,9 +188,9 @@ def _mine(
 
 
 def _distinct(
-    candidates: Sequence[dict[str, Any]], language: str, count: Counter[str]
+    candidates: Sequence[dict[str, Any]], language: str, count: Counter[str], shares: bool = False
 ) -> tuple[list[_Candidate], list[_Candidate]]:
-    """Passing and failing programs, each text once."""
+    """Passing and failing programs, each text once; by shares, those that may be the better and the worse of a pair."""
     sides: tuple[list[_Candidate], list[_Candidate]] = ([], [])
     seen: dict[tuple[str, ...], bool] = {}
     conflicting: set[tuple[str, ...]] = set()
@@ -188,8 +209,12 @@ def _distinct(
         seen[key] = bool(verdict)
         identity = row.get("completion_id")
         score = row.get("score")
-        sides[0 if verdict else 1].append(
-            _Candidate(row, position if identity is None else identity, rows.completion(row), score, words)
+        share = float(row["pass_share"] if shares else verdict)
+        if shares and share == 0:
+            count["left_out_share_0"] += 1
+            continue
+        sides[0 if share >= BETTER else 1].append(
+            _Candidate(row, position if identity is None else identity, rows.completion(row), score, words, share)
         )
     # The same program with both verdicts: flaky tests. Neither is a lesson.
     count["flaky"] += len(conflicting)
@@ -294,7 +319,9 @@ class _Plan:
         free = [
             good
             for good in self._passing
-            if (id(good), id(bad)) not in self._taken and (self._limit is None or self._used[id(good)] < self._limit)
+            if good.share - bad.share >= BY - 1e-9  # .9 - .5 is .4
+            and (id(good), id(bad)) not in self._taken
+            and (self._limit is None or self._used[id(good)] < self._limit)
         ]
         return min(free, key=lambda good: self._used[id(good)], default=None)
 
@@ -310,7 +337,9 @@ def _pair(good: _Candidate, bad: _Candidate, kind: str, reason: str, options: Mi
     }
     if rows.is_full(row):
         pair["completion_kind"] = "full"
-    if options.margin is not None:
+    if options.shares:
+        pair |= {"margin": round(good.share - bad.share, 6), "chosen_share": good.share, "rejected_share": bad.share}
+    elif options.margin is not None:
         pair["margin"] = options.margin
     pair |= {
         "chosen_id": good.identity,

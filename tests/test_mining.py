@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from rrk import jsonl
 from rrk.errors import RowError
 from rrk.mining import Figures, MiningOptions, mine, replay, shingles, similarity, tokens, validate
 
@@ -247,3 +248,42 @@ def test_real_candidates_give_pairs_for_every_mixed_problem(shared):
     assert len(groups) == 164
     assert figures["problems_with_pairs"] >= mixed - 3
     assert figures["hard"] > 300
+
+
+def shared(*shares):
+    """Candidates of one problem with these shares of tests that held."""
+    return [
+        {
+            "task_id": "T/0",
+            "prompt": "",
+            "completion": f"return {number} + {number} * {number}\n",
+            "completion_id": number,
+            "passed": share == 1,
+            "pass_share": share,
+        }
+        for number, share in enumerate(shares)
+    ]
+
+
+def test_shares_also_teach_among_failing_programs():
+    """AceCoder's rule: the better at .8 or above, the worse above 0, .4 or more between them; the difference is the margin."""
+    options = MiningOptions(pairs=50, hard_share=0, shares=True)
+    figures = Figures()
+    pairs = mine(shared(1, 0.9, 0.5, 0.55, 0, 0.1), options, figures=figures)
+    assert {(p["chosen_id"], p["rejected_id"]): p["margin"] for p in pairs} == {
+        (0, 2): 0.5, (0, 3): 0.45, (0, 5): 0.9, (1, 2): 0.4, (1, 5): 0.8,
+    }  # fmt: skip
+    assert (figures["chosen_failed_some"], figures["left_out_share_0"], figures["problems_nothing_passed"]) == (2, 1, 0)
+    figures = Figures()
+    assert len(mine(shared(0.9, 0.3), options, figures=figures)) == 1  # all-or-nothing has nothing to say here
+    assert figures["problems_nothing_passed"] == 1
+    assert mine(shared(0.9, 0.3), MiningOptions(hard_share=0)) == []
+    assert mine(shared(0.7, 0.2), options) == []
+
+
+def test_shares_that_were_not_counted_are_told(rrk):
+    row = {"task_id": "T/0", "prompt": "", "completion": "x", "passed": True}
+    done = rrk("mine", "--margin", "share", input=jsonl.dumps(row))
+    assert done.returncode == 3
+    assert b"no field 'pass_share'; run `rrk execute --all-tests`" in done.stderr
+    assert rrk("mine", "--margin", "shares", input=jsonl.dumps(row)).returncode == 2

