@@ -32,6 +32,7 @@ COMMANDS = {
     "train-ppo": "train the generator against a reranker (PPO)",
     "train-fusion": "fit the model that combines all evidence (--method fused)",
     "eval": "pass@k, ranked pass@1, best-of-k, with intervals",
+    "compare": "every way of choosing that a file allows, in one table: which to use",
     "show": "look at programs, verdicts and scores",
     "convert": "other tools' files (EvalPlus, MultiPL-E, bigcode, TRL) to rows and back",
     "doctor": "which sandbox layers and languages work here",
@@ -50,6 +51,8 @@ EXIT_CODES = """exit codes: 0 done, 1 a failure that one can act on, 2 usage, 3 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run `rrk ARGV` and exit."""
+    # Threads of torch that wait by spinning take the cores from those that work: on a busy machine a hundred times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
 
 

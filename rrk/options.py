@@ -86,6 +86,13 @@ def io(
     return IoOptions(output=output, resume=resume, force=force, limit=limit, shard=shard, quiet=quiet, json=json)
 
 
+def own_threads() -> bool:
+    """Whether the user has said how many threads torch may use."""
+    import os
+
+    return any(os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))
+
+
 def texts(given: list[str] | None) -> tuple[str, ...]:
     r"""Texts of a repeated option, in which \n, \t and \x41 mean what they mean in Python."""
     return tuple(text.encode().decode("unicode_escape") if "\\" in text else text for text in given or ())

@@ -123,9 +123,12 @@ def rerank(
         print(f"rrk rerank: {text}", file=sys.stderr, flush=True)
 
     if method == "reward":
+        from rrk.generation import threads
         from rrk.reranking.scorer import Scorer, question
 
         scorer = Scorer.load(str(model), device, dtype, budget=token_budget, note=note)
+        if not options.own_threads():
+            threads.fit(scorer.model)
         if min_confidence is not None:
             scorer.probability([])
 

@@ -120,9 +120,12 @@ def sample(
         checkpoints.check(model)
 
         def start():
-            from rrk.generation import local
+            from rrk.generation import local, threads
 
-            return local.Engine(order, device, dtype, rows, exact, say)
+            engine = local.Engine(order, device, dtype, rows, exact, say)
+            if not options.own_threads():
+                threads.fit(engine.model)
+            return engine
 
     elif engine == "openai":
         if not base_url:

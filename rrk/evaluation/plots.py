@@ -131,6 +131,26 @@ def _band(axes: Any, points: Sequence[Mapping[str, Any]], colour: str) -> None:
         )
 
 
+def methods(found: Mapping[str, Mapping[str, Any]], title: str, path: str) -> None:
+    """A line a method with its interval, the best on top, between random and oracle (compare.py)."""
+    figure = _figure(6.4, 1.4 + 0.32 * len(found))
+    axes = figure.add_subplot()
+    for place, (name, own) in enumerate(found.items()):
+        colour = COLOURS[1] if own["best"] else COLOURS[6] if name in ("random", "oracle") else COLOURS[0]
+        if own["low"] is not None:
+            axes.plot([own["low"], own["high"]], [place, place], color=colour, linewidth=2, alpha=0.6)
+        axes.plot([own["mean"]], [place], color=colour, marker="o", markersize=6)
+        axes.annotate(
+            f"{own['mean']:.3f}", (own["mean"], place), (0, 6), textcoords="offset points", fontsize=7, ha="center"
+        )
+    axes.set_yticks(range(len(found)), list(found))
+    axes.invert_yaxis()
+    axes.set_xlabel("problems whose best-ranked candidate passes (95 % interval)")
+    axes.set_title(title, fontsize=9)
+    axes.grid(alpha=0.25, axis="x")
+    _save(figure, path)
+
+
 def ppo(log: list[dict[str, Any]], path: str) -> None:
     """Above: the reranker's score and the probe's pass rate by update; below: the KL to the SFT model."""
     figure = _figure(6.4, 5.2)

@@ -24,6 +24,7 @@ class Engine:
     ):
         model, tokenizer = load(order.model, device, dtype)
         self.about = {"dtype": dtypes.name(model)}
+        self.model = model
         self._sampler = Sampler(
             model,
             tokenizer,

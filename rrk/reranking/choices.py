@@ -1,0 +1,92 @@
+"""Every method that some rows allow, and how often its choice passes.
+
+problems = judged(groups)                       # lists of candidates with a verdict
+values(problems, "ngram", seed=0)               # {"random": [a number a problem], "b4": [...], ..., "oracle": [...]}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rrk import rows as fields
+from rrk.errors import RowError, RrkError
+from rrk.reranking import fusion
+from rrk.reranking.methods import METHODS, places
+
+Problem = list[dict[str, Any]]
+_EVIDENCE = ("mbr-exec", "codet", "b4")  # these leave whole groups of candidates equal
+_FOLDS = 5
+
+
+def validate(row: dict[str, Any]) -> None:
+    """RowError unless the row can be compared at all."""
+    METHODS["oracle"].validate(row)
+
+
+def judged(problems: Sequence[Problem]) -> list[Problem]:
+    """The problems without the candidates that could not be judged."""
+    kept = [[row for row in problem if row["passed"] is not None] for problem in problems]
+    return [problem for problem in kept if problem]
+
+
+def languages(problems: Sequence[Problem]) -> list[str]:
+    return [fields.language_code(str(problem[0].get("language") or "py")) for problem in problems]
+
+
+def clusters(problems: Sequence[Problem]) -> list[str]:
+    return [fields.base_problem(fields.task_id(problem[0])) for problem in problems]
+
+
+def values(
+    problems: Sequence[Problem], ties: str | None, seed: int, note: Callable[[str], None] = lambda text: None
+) -> dict[str, list[float]]:
+    """Method -> for each problem the chance that its choice passes. `note` is told of methods that are left out."""
+    found: dict[str, list[float]] = {}
+    left: list[str] = []
+    found["random"] = [sum(row["passed"] for row in problem) / len(problem) for problem in problems]
+    orders = {}
+    for name, method in METHODS.items():
+        if method.score is None or name in ("random", "oracle"):
+            continue
+        if lacking := _lacks(problems, method.validate):
+            left.append(f"{name} ({lacking})")
+            continue
+        orders[name] = [method.score(problem, seed) for problem in problems]
+        found[name] = _tops(problems, orders[name])
+    for name in _EVIDENCE:
+        if ties in orders and name in orders and name != ties:
+            both = [places(a, b) for a, b in zip(orders[name], orders[ties], strict=True)]
+            found[f"{name} --ties {ties}"] = _tops(problems, both)
+    if all(isinstance(row.get("score"), (int, float)) for problem in problems for row in problem):
+        found["reward (score)"] = _tops(problems, [[float(row["score"]) for row in problem] for problem in problems])
+    try:
+        model = fusion.fit(problems, folds=_FOLDS, seed=seed)
+        found["fused"] = _tops(problems, [model.score(problem) for problem in problems])
+    except RrkError as error:
+        left.append(f"fused ({error})")
+    found["oracle"] = [float(any(row["passed"] for row in problem)) for problem in problems]
+    if left:
+        note(f"left out: {'; '.join(left)}")
+    return found
+
+
+def _lacks(problems: Sequence[Problem], validate: Callable[[dict[str, Any]], object]) -> str:
+    """The first row's complaint, in a word or two; empty where all rows have what the method needs."""
+    try:
+        for problem in problems:
+            for row in problem:
+                validate(row)
+    except RowError as error:
+        return Exception.__str__(error).partition(";")[0]
+    return ""
+
+
+def _tops(problems: Sequence[Problem], scores: Sequence[Sequence[float]]) -> list[float]:
+    """Share of passing candidates among those with the best score."""
+    out = []
+    for problem, own in zip(problems, scores, strict=True):
+        best = max(own)
+        tied = [bool(row["passed"]) for row, score in zip(problem, own, strict=True) if score == best]
+        out.append(sum(tied) / len(tied))
+    return out

@@ -1,0 +1,85 @@
+"""`rrk compare`: every method that the rows allow, each with its right figure, and the advice that follows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rrk import jsonl
+from rrk.evaluation import compare as comparing
+from rrk.reranking import choices
+
+
+def rows(problems: int = 20, **more) -> list[dict]:
+    """Of five programs two are alike and right; `score` finds the right ones, `logprob` the wrong ones."""
+    out = []
+    for p in range(problems):
+        for c in range(5):
+            right = c in (3, 4)
+            row = {"task_id": f"t/{p}", "prompt": "def f(x):\n", "completion_id": c, "passed": right}
+            row["completion"] = "    return x + 1\n" if right else f"    return x * {c}\n"
+            row |= {"logprob": -float(c + 1), "tokens": 5, "score": float(c), **more}
+            out.append(row)
+    return out
+
+
+def compare(rrk, tmp_path, given: list[dict], *args: str):
+    jsonl.write(tmp_path / "rows.jsonl", given)
+    done = rrk("compare", "rows.jsonl", *args)
+    assert done.returncode == 0, done.stderr.decode()
+    return done
+
+
+def test_every_method_that_the_fields_allow_is_there_with_its_figure(rrk, tmp_path):
+    found = json.loads(compare(rrk, tmp_path, rows(), "--json").stdout)["methods"]
+    expected = {"random": 0.4, "first": 0.0, "majority": 1.0, "logprob-sum": 0.0, "reward (score)": 1.0, "oracle": 1.0}
+    assert {name: found[name]["mean"] for name in expected} == pytest.approx(expected)
+    assert {"ngram", "logprob-mean"} <= found.keys()
+    assert not {"codet", "b4", "mbr-exec"} & found.keys(), "there is no evidence"
+    assert found["random"]["against"]["p"] < 0.05
+
+
+def test_evidence_brings_the_methods_by_execution_and_ties_their_second_order(rrk, tmp_path):
+    given = [row | {"evidence": {"passed": "1" if row["passed"] else "0", "outputs": [1]}} for row in rows()]
+    found = json.loads(compare(rrk, tmp_path, given, "--json").stdout)["methods"]
+    assert {"codet", "b4", "mbr-exec", "b4 --ties ngram"} <= found.keys()
+    assert found["codet"]["mean"] == 1.0
+
+
+def test_the_table_says_which_to_use_and_what_was_left_out_and_rows_may_be_mixed(rrk, tmp_path):
+    done = compare(rrk, tmp_path, rows()[::2] + rows()[1::2])
+    assert "20 problems, 100 judged candidates" in done.stdout.decode()
+    assert done.stdout.decode().splitlines()[-1].startswith("use ")
+    assert "left out: " in done.stderr.decode()
+    assert "no field 'evidence'" in done.stderr.decode()
+
+
+def test_rows_without_verdicts_are_bad_rows_and_unjudged_ones_count_nowhere(rrk, tmp_path):
+    jsonl.write(tmp_path / "raw.jsonl", [{k: v for k, v in row.items() if k != "passed"} for row in rows()])
+    done = rrk("compare", "raw.jsonl")
+    assert done.returncode == 3
+    assert "raw.jsonl:1: no field 'passed'" in done.stderr.decode()
+    mixed = [row | ({"passed": None} if row["completion_id"] == 0 else {}) for row in rows()]
+    assert "80 judged candidates" in compare(rrk, tmp_path, mixed).stdout.decode()
+
+
+def test_a_plot_is_drawn(rrk, tmp_path):
+    pytest.importorskip("matplotlib")
+    compare(rrk, tmp_path, rows(), "--plot", "out.svg")
+    drawn = (tmp_path / "out.svg").read_text()
+    assert "rows.jsonl: 20 problems, 100 candidates" in drawn
+    assert "reward (score)" in drawn
+
+
+def test_where_nothing_beats_chance_the_advice_says_so():
+    values = {"random": [0.5] * 10, "ngram": [0.0, 1.0] * 5, "oracle": [1.0] * 10}
+    found = comparing.compare(values, ["py"] * 10, [str(i) for i in range(10)], repeats=200, seed=0)
+    assert comparing.advice(found).startswith("no method is clearly better than chance here; use ngram")
+
+
+def test_equal_scores_share_the_choice():
+    problems = choices.judged([rows(1)])
+    assert choices.values(problems, None, 0)["majority"] == [1.0]
+    same = [[row | {"score": 0.0} for row in problems[0]]]
+    assert choices.values(same, None, 0)["reward (score)"] == [0.4]
