@@ -41,6 +41,7 @@ def compare(
       rrk compare scored.jsonl --plot compare.svg
       rrk compare evidence.jsonl --json | jq -r .advice
     """
+    import os
     import sys
 
     from rrk import jsonl, terminal
@@ -79,4 +80,6 @@ def compare(
         terminal.table(header, lines, f"{len(problems)} problems, {count} judged candidates; [95 % interval]")
         terminal.line(advice, "bold")
     if plot:
-        plots.methods(found, f"{', '.join(given)}: {len(problems)} problems, {count} candidates", plot)
+        plots.methods(
+            found, f"{', '.join(map(os.path.basename, given))}: {len(problems)} problems, {count} candidates", plot
+        )

@@ -46,7 +46,7 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> Table:
             [
                 name,
                 figure(own),
-                "best" if own["best"] else number(-against["difference"]),
+                "best" if own["best"] else number(round(-against["difference"], 3) + 0.0),
                 "" if own["best"] else p_value(against["p"]),
             ]
         )

@@ -144,7 +144,7 @@ def methods(found: Mapping[str, Mapping[str, Any]], title: str, path: str) -> No
             f"{own['mean']:.3f}", (own["mean"], place), (0, 6), textcoords="offset points", fontsize=7, ha="center"
         )
     axes.set_yticks(range(len(found)), list(found))
-    axes.invert_yaxis()
+    axes.set_ylim(len(found) - 0.5, -0.8)
     axes.set_xlabel("problems whose best-ranked candidate passes (95 % interval)")
     axes.set_title(title, fontsize=9)
     axes.grid(alpha=0.25, axis="x")
