@@ -4,7 +4,9 @@ python -m tests.benchmarks.sampling [--size 25M|tiny] [--problems 1] [--samples 
 
 Random Qwen2-type decoders. EOS gets a bias so that completions end at different lengths, as programs do (about 100 tokens
 on average); all sides draw from the same distribution. generate() gets one problem at a time, as its users call it.
-`alone` is rrk with problems not mixed, `repeated` rrk's way for architectures whose attention it cannot share.
+`rrk` fills its rows from all problems; `exact` draws batches whose bits depend on no company, `alone` the same one problem
+at a time, `repeated` is rrk's way for architectures whose attention it does not compute itself. On a real model:
+sampling_model.py.
 """
 
 from __future__ import annotations
@@ -69,17 +71,18 @@ def main() -> None:
     prompts = torch.randint(1, vocabulary, (args.problems, args.prompt))
     texts = [" ".join(map(str, row)) for row in prompts.tolist()]
     sides = {
-        "rrk": Sampler(model, Ids(), max_tokens=args.max_tokens),
-        "alone": Sampler(model, Ids(), max_tokens=args.max_tokens, mix=False),
+        "rrk": Sampler(model, Ids(), max_tokens=args.max_tokens, exact=False),
+        "exact": Sampler(model, Ids(), max_tokens=args.max_tokens, exact=True),
+        "alone": Sampler(model, Ids(), max_tokens=args.max_tokens, exact=True, mix=False),
         "repeated": Sampler(model, Ids(), max_tokens=args.max_tokens, mix=False),
         "generate": None,
     }
-    sides["repeated"]._shared = False
+    sides["repeated"].batches.shared = False
     if args.problems == 1:
         del sides["alone"]
     for side in sides.values():
         if side is not None:
-            side.problems_at_once(args.samples)
+            side.is_continuous()  # the trials
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for n in range(args.repeat):
         for name in list(sides)[:: 1 if n % 2 else -1]:
@@ -102,7 +105,9 @@ def main() -> None:
             mean = tokens / args.samples / args.problems
             print(f"{name}: {tokens} tokens in {spent:.1f} CPU s, mean length {mean:.0f}", flush=True)
     base = statistics.mean(rates["generate"])
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}M parameters, mixes problems: {sides['rrk'].mix}")
+    print(
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}M parameters, exact mixes problems: {sides['exact'].batches.mix}"
+    )
     for name, found in rates.items():
         print(
             f"{name}: {statistics.mean(found):.0f} tokens per CPU second, {statistics.mean(found) / base:.2f} times generate"
