@@ -149,3 +149,11 @@ def test_the_loop_of_pipes_finds_the_venv_that_make_made_or_says_what_to_do(chec
 def test_make_says_how_rrk_gets_on_the_path(checkout):
     done = run(checkout, "make", "--dry-run", "setup")
     assert "activate" in done.stdout
+
+
+def test_a_key_is_taken_from_the_environment_and_not_from_the_command_line(rrk, files):
+    # What stands on a command line is read by everybody through ps.
+    assert b"OPENAI_API_KEY" in rrk("sample", "--help").stdout
+    assert b"--api-key" not in rrk("sample", "--help").stdout
+    done = rrk("sample", "rows.jsonl", "-m", "x", "--engine", "openai", "--api-key", "secret")
+    assert done.returncode == 2

@@ -39,10 +39,6 @@ def sample(
             metavar="URL", envvar="OPENAI_BASE_URL", help="Of an OpenAI-compatible server: http://host:8000/v1"
         ),
     ] = None,
-    api_key: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="KEY", envvar="OPENAI_API_KEY", show_envvar=True, help="If the server wants one."),
-    ] = None,
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", metavar="N", min=1, envvar="RRK_JOBS", help="Requests at a time (openai).")
     ] = 8,
@@ -77,7 +73,8 @@ def sample(
     float32 on a CPU. Elsewhere the last bits of logits depend on the rows that are computed together, and now and then a
     token does; --exact then draws one problem at a time. The model's own top_k and penalties are not used.
 
-    --engine openai takes any server with /completions, such as `vllm serve MODEL`. logprob is null where it sends none, and
+    --engine openai takes any server with /completions, such as `vllm serve MODEL`; its key comes from OPENAI_API_KEY alone, for
+    a command line can be read by everybody on the machine. logprob is null where it sends none, and
     is the server's notion of it otherwise (vLLM: of the plain model, as here).
 
     --for tests asks for asserts as CodeT does (Python) and gives one row {task_id, samples} a problem.
@@ -89,6 +86,7 @@ def sample(
       rrk sample problems.jsonl -m deepseek-coder --engine openai --base-url http://localhost:8000/v1 -j 32 -o out.jsonl
       rrk sample problems.jsonl -m runs/sft --for tests -n 50 -o generated_tests.jsonl
     """
+    import os
     from functools import partial
 
     from rrk import checkpoints, manifest, stage
@@ -132,7 +130,7 @@ def sample(
             raise UsageError("--engine openai needs --base-url, as http://localhost:8000/v1")
         from rrk.generation import openai
 
-        start = partial(openai.Engine, order, base_url, api_key, jobs, request_timeout, say)
+        start = partial(openai.Engine, order, base_url, os.environ.get("OPENAI_API_KEY"), jobs, request_timeout, say)
     else:
         raise UsageError("--engine is 'transformers' or 'openai' (vLLM: run `vllm serve MODEL` and use openai)")
     where = {"dtype": dtype, "checkpoint": manifest.digest(model)} if engine == "transformers" else {"url": base_url}
