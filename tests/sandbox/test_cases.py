@@ -62,7 +62,7 @@ def test_every_behaviour_in_every_language_gets_its_verdict(language):
         verdicts = list(judge.judge(job for _, job in wanted))
     behaved(
         [
-            {"language": language, "behaviour": b, **v.fields(), "wrong": (v.status, v.reason) != caseset.BEHAVIOURS[b]}
+            {"language": language, "behaviour": b, **v.fields(), "wrong": caseset.wrong(b, v)}
             for (b, _), v in zip(wanted, verdicts, strict=True)
         ],
         {language},
