@@ -15,7 +15,7 @@ command -v "${rrk%% *}" > /dev/null || { echo "loop.sh: no rrk here: 'make setup
 rrk="$rrk --config examples/tiny/rrk.toml"
 
 "$python" examples/tiny/world.py --output "$data"
-$rrk train-sft "$data/sft.jsonl" --model "$data/base" --output "$runs/sft"
+$rrk train-sft "$data/sft.jsonl" --unverified --model "$data/base" --output "$runs/sft"
 
 # Round 0: what the fine-tuned model writes, right and wrong, teaches the first reranker.
 $rrk sample "$data/train.jsonl" --model "$runs/sft" -n 8 |

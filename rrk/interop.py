@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -30,7 +32,7 @@ from rrk import jsonl, outputs, rows
 from rrk.errors import RowError, RrkError, UsageError
 
 FORMATS = ("rrk", "human-eval", "evalplus", "multipl-e", "bigcode", "trl")
-Problems = Mapping[str, rows.Problem]  # by task_id, in the order of their file
+Problems = Mapping[tuple[str, str], rows.Problem]  # by task_id and language, in the order of their file
 
 
 def read(form: str, paths: Sequence[str], problems: Problems | None = None) -> Iterator[dict[str, Any]]:
@@ -77,23 +79,71 @@ FOUND_OUT |= {"time", "time_wall", "max_rss", "sandbox"}
 
 
 def cut(
-    source: Iterable[dict[str, Any]], stops: Sequence[str], problems: Problems | None, count: Callable[[], object]
+    source: Iterable[dict[str, Any]], stops: Sequence[str], problems: Problems | None, count: Counter[str]
 ) -> Iterator[dict[str, Any]]:
     """Candidates ended before the first of `stops` and of their problem's stop tokens; whole programs stay as they are.
 
-    What base models write behind the function they were asked for: Chen et al. 2021, section 3.1. A row that lost text
-    loses its verdict, scores and log-probability too; `count` is called for each.
+    What base models write behind the function they were asked for: Chen et al. 2021, section 3.1. A completion that begins
+    with its prompt, or with the signature, once more is not ended there: only what follows the repeated part is looked at. A
+    row that lost text loses its verdict, scores and log-probability too. `count` has the rows that were "cut", and those
+    "without their function" after it.
     """
     for row in source:
         text = rows.completion(row)
-        problem = problems.get(rows.task_id(row)) if problems else None
-        ends = [text.find(stop) for stop in {*stops, *(problem.stop_tokens if problem else ())} if stop]
+        problem = find(problems, row)
+        prompt = _prompt(row, problems) or ""
+        start = _repeated(text, prompt, problem.entry_point if problem else row.get("entry_point"))
+        ends = [text.find(stop, start) for stop in {*stops, *(problem.stop_tokens if problem else ())} if stop]
         end = min((at for at in ends if at >= 0), default=None)
         if end is None or rows.is_full(row):
             yield row
         else:
-            count()
+            count["cut"] += 1
+            count["without their function"] += bool(text.strip()) and not text[:end].strip()
             yield {k: v for k, v in row.items() if k not in FOUND_OUT} | {"completion": text[:end]}
+
+
+def _repeated(text: str, prompt: str, entry: Any) -> int:
+    """Where the part ends that a completion repeats of its prompt: all of it, or the signature. 0 if it repeats nothing."""
+    told = prompt.strip()
+    lead = len(text) - len(text.lstrip())
+    if told and text.startswith(told, lead):
+        return lead + len(told)
+    if isinstance(entry, str) and entry:
+        header = re.search(rf"(?m)^(?:async )?def {re.escape(entry)}\b[^\n]*", text)
+        # Before it there may be imports; anything else is what should have been cut.
+        if header and re.fullmatch(r"(?:\s*(?:from\s.*|import\s.*)?\n?)*", text[: header.start()]):
+            return header.end()
+    return 0
+
+
+def find(problems: Problems | None, row: Mapping[str, Any]) -> rows.Problem | None:
+    """A row's problem. A row that names no language belongs to the only problem of its name."""
+    if not problems:
+        return None
+    own = dict(row)
+    if found := problems.get(rows.problem_key(own)):
+        return found
+    same = (
+        [problem for (task, _), problem in problems.items() if task == rows.task_id(own)]
+        if "language" not in own
+        else []
+    )
+    return same[0] if len(same) == 1 else None
+
+
+def renamed(source: Iterable[dict[str, Any]], field: str) -> Iterator[dict[str, Any]]:
+    """Rows whose program stands in another field: a text becomes `completion`, a list of texts a row each."""
+    for row in source:
+        value = rows.need(row, field, (str, list))
+        rest = {key: item for key, item in row.items() if key != field}
+        if isinstance(value, str):
+            yield jsonl.Row({**rest, "completion": value}, rows.where(row))
+            continue
+        if not all(isinstance(text, str) for text in value):
+            raise RowError(f"field '{field}' must be a list of texts", rows.where(row))
+        for number, text in enumerate(value):
+            yield jsonl.Row({**rest, "completion_id": number, "completion": text}, rows.where(row))
 
 
 # ---- human-eval, evalplus ----------------------------------------------------------------------------------
@@ -218,6 +268,13 @@ def _multipl_e_file(path: Path) -> Iterator[dict[str, Any]]:
         for number, text in enumerate(value["completions"]):
             yield {**common, "completion_id": number, "completion": str(text), **settings}
         return
+    sibling = path.with_name(path.name.replace(".results.json", ".json"))
+    drawn = _load(str(sibling)).get("completions") if sibling != path and sibling.is_file() else None
+    if isinstance(drawn, list) and len(drawn) != len(value["results"]):
+        raise RrkError(
+            f"{path}: {len(value['results'])} results for {len(drawn)} completions: its evaluation did not end; run it again, "
+            f"or convert {sibling.name} alone and judge it by rrk execute"
+        )
     for number, result in enumerate(value["results"]):
         program, status = str(result.get("program", "")), str(result.get("status", "Exception"))
         row = {**common, "completion_id": number, **_cut(program, value), **settings}
@@ -247,7 +304,7 @@ def _write_multipl_e(source: Iterable[dict[str, Any]], folder: Path, problems: P
         raise UsageError("several languages under one task: MultiPL-E has a folder a language; convert one at a time")
     folder.mkdir(parents=True, exist_ok=True)
     for (task, language), group in groups.items():
-        problem = (problems or {}).get(task)
+        problem = find(problems, group[0])
         prompt = problem.prompt if problem else group[0].get("prompt")
         if not isinstance(prompt, str):
             raise RowError("no field 'prompt'; give the problems with -p", rows.where(group[0]))
@@ -291,6 +348,11 @@ def _read_bigcode(paths: Sequence[str], problems: Problems | None) -> Iterator[d
         value = _load(path)
         if not isinstance(value, list) or not all(isinstance(group, list) for group in value):
             raise RrkError(f"{path}: a list of lists of programs is expected (generations.json)")
+        for number, group in enumerate(value):
+            if not all(isinstance(program, str) for program in group):
+                raise RrkError(
+                    f"{path}: problem {number} holds something else than programs (texts); generate it again"
+                )
         if len(value) > len(problems):
             raise UsageError(f"{path}: {len(value)} problems, but -p has only {len(problems)}")
         # The harness takes the first problems where --limit was given.
@@ -302,7 +364,7 @@ def _read_bigcode(paths: Sequence[str], problems: Problems | None) -> Iterator[d
                     "prompt": problem.prompt,
                     "completion_id": number,
                 }
-                text = str(program)
+                text = program
                 if text.startswith(problem.prompt):
                     yield {**row, "completion": text[len(problem.prompt) :]}
                 else:
@@ -310,13 +372,14 @@ def _read_bigcode(paths: Sequence[str], problems: Problems | None) -> Iterator[d
 
 
 def _write_bigcode(source: Iterable[dict[str, Any]], output: str, problems: Problems | None) -> int:
-    groups: dict[str, list[str]] = {task: [] for task in problems or {}}
+    groups: dict[tuple[str, str], list[str]] = {key: [] for key in problems or {}}
     count = 0
     for row in source:
-        task = rows.task_id(row)
-        if problems and task not in groups:
-            raise RowError(f"'{task}' is not among the problems of -p", rows.where(row))
-        groups.setdefault(task, []).append(_whole(row, problems))
+        found = find(problems, row)
+        if problems and found is None:
+            raise RowError(f"'{rows.task_id(row)}' is not among the problems of -p", rows.where(row))
+        key = (found.task_id, found.language) if found else rows.problem_key(row)
+        groups.setdefault(key, []).append(_whole(row, problems))
         count += 1
     with outputs.whole(output) as sink:
         sink.write(json.dumps(list(groups.values())).encode("ascii"))
@@ -334,12 +397,9 @@ def _read_trl(paths: Sequence[str]) -> Iterator[dict[str, Any]]:
     for pair in jsonl.read(paths):
         if "label" in pair:
             prompt, sides = _text(pair, "prompt"), [("completion", bool(rows.need(pair, "label", (bool, int))))]
-        elif "prompt" in pair:
-            prompt, sides = _text(pair, "prompt"), [("chosen", True), ("rejected", False)]
         else:
-            raise RowError(
-                "no field 'prompt'; TRL's implicit prompts are not supported: extract them first", pair.where
-            )
+            pair = _explicit(pair)
+            prompt, sides = _text(pair, "prompt"), [("chosen", True), ("rejected", False)]
         task = str(
             pair.get("task_id")
             or pair.get("name")
@@ -360,6 +420,28 @@ def _read_trl(paths: Sequence[str]) -> Iterator[dict[str, Any]]:
                 "passed": passed,
                 "status": "OK" if passed else "Failed",
             }
+
+
+def _explicit(pair: jsonl.Row) -> jsonl.Row:
+    """A preference with its prompt in a field of its own: TRL also has it at the beginning of both conversations."""
+    chosen, rejected = rows.need(pair, "chosen", (str, list)), rows.need(pair, "rejected", (str, list))
+    if isinstance(chosen, list) and isinstance(rejected, list):
+        given = pair.get("prompt")
+        common = 0
+        while common < min(len(chosen), len(rejected)) - 1 and chosen[common] == rejected[common]:
+            common += 1
+        if isinstance(given, list) and given and chosen[: len(given)] == given == rejected[: len(given)]:
+            common = len(given)
+        elif given is not None and not (
+            isinstance(given, str) and common == 1 and chosen[0].get("content", "").strip() == given.strip()
+        ):
+            return pair
+        if common:
+            told = {"prompt": chosen[:common], "chosen": chosen[common:], "rejected": rejected[common:]}
+            return jsonl.Row({**pair, **told, **({"prompt": given} if given is not None else {})}, pair.where)
+    if "prompt" not in pair:
+        raise RowError("no field 'prompt', and chosen and rejected do not begin with the same messages", pair.where)
+    return pair
 
 
 def _text(row: jsonl.Row, field: str) -> str:
@@ -389,7 +471,7 @@ def _prompt(row: Mapping[str, Any], problems: Problems | None) -> str | None:
     own = row.get("prompt")
     if isinstance(own, str):
         return own
-    problem = (problems or {}).get(rows.task_id(dict(row)))
+    problem = find(problems, row)
     return problem.prompt if problem else None
 
 

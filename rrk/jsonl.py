@@ -17,7 +17,7 @@ import re
 import select
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -44,6 +44,10 @@ class Row(dict[str, Any]):
         self.where = where
 
 
+class NonFinite(float):
+    """Infinity or NaN, which JSON has no word for and other tools write all the same: kept, where orjson would write null."""
+
+
 def loads(line: bytes) -> Any:
     """Parse one line; integers of any size stay integers. Raises ValueError on bad JSON."""
     if not _LONG_INTEGER.search(line):
@@ -51,7 +55,7 @@ def loads(line: bytes) -> Any:
             return orjson.loads(line)
         except orjson.JSONDecodeError:
             pass
-    return json.loads(line.decode("utf-8", "surrogatepass"))
+    return json.loads(line.decode("utf-8", "surrogatepass"), parse_constant=NonFinite)
 
 
 def dumps(row: Any) -> bytes:
@@ -59,7 +63,7 @@ def dumps(row: Any) -> bytes:
     try:
         return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
     except (orjson.JSONEncodeError, TypeError):
-        # Lone surrogates and integers over 64 bits: escape everything beyond ASCII, which any JSON reader accepts.
+        # Lone surrogates, integers over 64 bits, infinities: escape everything beyond ASCII, which any JSON reader accepts.
         return json.dumps(row, separators=(",", ":")).encode("ascii") + b"\n"
 
 
@@ -114,12 +118,30 @@ class Lines:
                 source = pipe.readline if pipe else stream.readline
                 try:
                     for number, line in enumerate(iter(source, b""), start=1):
+                        if number == 1:
+                            line = line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark, as Windows' editors write it
+                            if line.lstrip()[:1] == b"[":
+                                yield from _array(path, line, source)
+                                break
                         if line.strip():
                             yield path, number, line
                 except (gzip.BadGzipFile, EOFError, zstandard.ZstdError) as error:
                     raise RrkError(f"{path}: damaged compressed file ({error}); write it again") from None
                 finally:
                     self._pipe = None
+
+
+def _array(path: str, first: bytes, more: Callable[[], bytes]) -> Iterator[tuple[str, int, bytes]]:
+    """A file that is one JSON array of rows: its elements, numbered like lines."""
+    text = b"".join([first, *iter(more, b"")])
+    try:
+        value = loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RrkError(
+            f"{path}: begins like a JSON array and is none ({error}); give JSONL, or an array of rows"
+        ) from None
+    for number, row in enumerate(value, start=1):
+        yield path, number, dumps(row)
 
 
 class _Pipe:

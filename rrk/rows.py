@@ -91,6 +91,11 @@ def task_id(row: dict[str, Any]) -> str:
     return str(value)
 
 
+def problem_key(row: dict[str, Any]) -> tuple[str, str]:
+    """(task_id, language): what a problem is. One name in two languages is two problems; rows without a language are Python."""
+    return task_id(row), language_code(str(row.get("language") or "py"))
+
+
 def base_problem(task: str) -> str:
     """The problem behind its translations: HumanEval_0_has_close_elements, CPP/0 and HumanEval/0 are one problem.
 
@@ -158,7 +163,28 @@ def completion(row: dict[str, Any]) -> str:
     """What the model wrote: `completion`, or `solution` (a whole program, as EvalPlus writes it)."""
     if "completion" not in row and "solution" in row:
         return str(need(row, "solution"))
-    return str(need(row, "completion", str, "a candidate has 'completion' (or 'solution', a whole program)"))
+    return str(
+        need(row, "completion", str, "a candidate has 'completion' (or 'solution', a whole program)" + _elsewhere(row))
+    )
+
+
+# What other tools call it.
+_OTHER_NAMES = (
+    "response",
+    "generated_text",
+    "code",
+    "generation",
+    "output",
+    "completions",
+    "responses",
+    "generations",
+    "samples",
+)
+
+
+def _elsewhere(row: dict[str, Any]) -> str:
+    found = next((name for name in _OTHER_NAMES if isinstance(row.get(name), (str, list))), None)
+    return f"; if it is '{found}' here: rrk convert --field {found}" if found else ""
 
 
 def is_full(row: dict[str, Any]) -> bool:

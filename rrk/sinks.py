@@ -237,6 +237,10 @@ class File(Sink):
             # A disk without room for the record: the file is whole all the same.
             pass
 
+    def discard(self) -> None:
+        """Nothing of this run is worth going on with: leave no part behind."""
+        self.done = 0
+
     def close(self) -> None:
         if self.complete:
             return

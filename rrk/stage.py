@@ -68,6 +68,33 @@ class Summary:
                 self.failed += 1
 
 
+SMALL = 64 << 20  # bytes of input that are read twice to see whether the rows of a problem stand together
+
+
+class Scattered(RowError):
+    """A problem's rows do not stand together: nothing that a resumed run could do better."""
+
+
+def _scattered(inputs: Sequence[str]) -> bool:
+    """Whether small regular files need to be read as a whole. What cannot be read is told when it is read."""
+    if not all(map(os.path.isfile, inputs)) or sum(map(os.path.getsize, inputs)) > SMALL:
+        return False
+    closed: set[tuple[str, str]] = set()
+    last: tuple[str, str] | None = None
+    try:
+        for row in jsonl.read(inputs):
+            key = rows.problem_key(row)
+            if key != last:
+                if key in closed:
+                    return True
+                if last is not None:
+                    closed.add(last)
+                last = key
+    except RrkError:
+        pass
+    return False
+
+
 class Items(Generic[Item]):
     """The items of a stage's input. `ready()` is true when next() will not have to wait for a slow producer.
 
@@ -89,7 +116,7 @@ class Items(Generic[Item]):
         self._by_problem = unit == "problem"
         self._limit, self._shard, self._validate = limit, shard, validate
         self._group: list[Row] = []
-        self._closed: set[str] = set()
+        self._closed: set[tuple[str, str]] = set()
         self._queue: deque[tuple[Any, int]] = deque()  # items that are whole, with the checksum behind them
         self._checksum = 0
         self._seen = 0  # whole items read, before sharding
@@ -139,12 +166,12 @@ class Items(Generic[Item]):
                 self._checksum = checksum
                 self._push(row)
                 return
-            task = rows.task_id(row)
-            if self._group and task != rows.task_id(self._group[0]):
+            task = rows.problem_key(row)
+            if self._group and task != rows.problem_key(self._group[0]):
                 self._push_group()
             if task in self._closed:
-                hint = f"sort the file by task_id, or use --unsorted (holds all rows in memory); '{task}' was complete before"
-                raise RowError(f"the rows of a problem must stand together: {hint}", rows.where(row))
+                hint = f"sort by task_id, or use --unsorted (holds all rows in memory); '{task[0]}' was complete before"
+                raise Scattered(f"the rows of a problem must stand together: {hint}", rows.where(row))
             if not self._ended:
                 self._group.append(row)
                 self._checksum = checksum
@@ -163,7 +190,7 @@ class Items(Generic[Item]):
 
     def _push_group(self) -> None:
         group, self._group = self._group, []
-        self._closed.add(rows.task_id(group[0]))
+        self._closed.add(rows.problem_key(group[0]))
         self._push(group)
 
     def _push(self, item: Any) -> None:
@@ -179,13 +206,13 @@ class Unsorted(Items[list[Row]]):
     """Problems whose rows stand anywhere in the input: reads everything first."""
 
     def _read_line(self) -> None:
-        groups: dict[str, list[Row]] = {}
+        groups: dict[tuple[str, str], list[Row]] = {}
         try:
             for path, number, line in self._lines:
                 row = jsonl.parse(line, path, number)
                 if self._validate is not None:
                     self._validate(row)
-                groups.setdefault(rows.task_id(row), []).append(row)
+                groups.setdefault(rows.problem_key(row), []).append(row)
                 self._checksum = zlib.crc32(line.strip(), self._checksum)
         except RowError as error:
             # Any problem may lack rows now.
@@ -222,6 +249,9 @@ def run(
         raise UsageError("--limit must not be negative")
     shard = parse_shard(io.shard)
     _check_readable(inputs)
+    if unit == "problem" and not unsorted and _scattered(inputs):
+        unsorted = True
+        _say(io, f"rrk {stage}: the rows of a problem do not stand together here; all are read first")
     kind = Unsorted if unsorted else Items
     items: Items[Any] = kind(inputs, unit, io.limit, shard, validate)
     if io.limit == 0:
@@ -256,7 +286,9 @@ def run(
                 error_to_show: BaseException = told
             else:
                 error_to_show = error
-            if file is not None and sink.done:
+            if file is not None and isinstance(error, Scattered):
+                file.discard()
+            elif file is not None and sink.done:
                 kept = f"{sink.done} {'items' if unit == 'row' else 'problems'} done are kept in {io.output}.part"
                 error_to_show.add_note(f"{kept}; the same command with --resume goes on from there")
             if error_to_show is error:

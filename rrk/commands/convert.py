@@ -28,6 +28,10 @@ def convert(
         Optional[list[str]],  # noqa: UP045
         typer.Option("--stop", metavar="TEXT", help="End them where this begins; \\n works; may be repeated."),
     ] = None,
+    field: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="NAME", help="The input's programs stand in this field: a text, or a list of them."),
+    ] = None,
     output: Annotated[
         str,
         typer.Option(
@@ -48,11 +52,12 @@ def convert(
       rrk convert --from bigcode generations.json -p problems.jsonl | rrk execute -p problems.jsonl | rrk eval
       rrk rerank -m RERANKER --top 1 candidates.jsonl | rrk convert --to evalplus > samples.jsonl
       rrk convert --to trl verdicts.jsonl > labelled.jsonl
+      rrk convert --field response answers.jsonl > candidates.jsonl
       rrk convert --cut -p problems.jsonl raw.jsonl | rrk execute -p problems.jsonl | rrk eval
     """
-    import itertools
     import os
     import sys
+    from collections import Counter
 
     from rrk import interop, jsonl, rows
 
@@ -60,8 +65,10 @@ def convert(
     for flag, form in (("--from", source), ("--to", target)):
         if form not in interop.FORMATS:
             raise UsageError(f"{flag} {form}: give one of {', '.join(interop.FORMATS)}")
-    if source == target and not (cut or stop):
-        raise UsageError(f"from {source} to {target}: nothing to convert; give --from, --to, --cut or --stop")
+    if source == target and not (cut or stop or field):
+        raise UsageError(f"from {source} to {target}: nothing to convert; give --from, --to, --cut, --stop or --field")
+    if field and source != "rrk":
+        raise UsageError(f"--field names a field of JSON Lines; leave out --from {source}")
     if cut and not problems:
         raise UsageError("--cut needs -p: stop tokens stand in Problem rows")
     if not given and sys.stdin.isatty():
@@ -73,13 +80,14 @@ def convert(
             raise UsageError(f"{path}: no such file")
     known = None
     if problems:
-        known = {
-            p.task_id: p for p in (rows.problem(row, tests=target == "multipl-e") for row in jsonl.read([problems]))
-        }
+        read = (rows.problem(row, tests=target == "multipl-e") for row in jsonl.read([problems]))
+        known = {(p.task_id, p.language): p for p in read}
     stream = interop.read(source, given or [jsonl.STDIN], known)
-    shortened = itertools.count()
+    shortened: Counter[str] = Counter()
+    if field:
+        stream = interop.renamed(stream, field)
     if cut or stop:
-        stream = interop.cut(stream, options.texts(stop), known if cut else None, lambda: next(shortened))
+        stream = interop.cut(stream, options.texts(stop), known if cut else None, shortened)
     count = 0
     if output == "-":
         for row in interop.lines(target, stream, known):
@@ -92,5 +100,6 @@ def convert(
         except OSError as error:
             raise RrkError(f"-o {output}: {error.strerror or error}") from None
     if not quiet:
-        how = f", {next(shortened)} cut" if cut or stop else ""
+        told = {"cut": shortened["cut"]} | {name: number for name, number in shortened.items() if number}
+        how = "".join(f", {number} {name}" for name, number in told.items()) if cut or stop else ""
         print(f"rrk convert: {count} rows, {source} to {target}{how}", file=sys.stderr)

@@ -120,10 +120,10 @@ def mine(
         round=round,
         shares=margin == "share",
     )
-    earlier: dict[str, list[dict]] = {}
+    earlier: dict[tuple[str, str], list[dict]] = {}
     for pair in jsonl.read(replay or []):
         rows.need(pair, "chosen")
-        earlier.setdefault(rows.task_id(pair), []).append(pair)
+        earlier.setdefault(rows.problem_key(pair), []).append(pair)
 
     class Work:
         """Pairs of one problem after another; the counts go into the summary line."""
@@ -138,7 +138,7 @@ def mine(
         def __call__(self, problems):
             for candidates in problems:
                 pairs = mining.mine(candidates, settings, seed=seed, figures=self._counted)
-                old = mining.replay(earlier.get(rows.task_id(candidates[0]), ()), replay_per_problem, seed=seed)
+                old = mining.replay(earlier.get(rows.problem_key(candidates[0]), ()), replay_per_problem, seed=seed)
                 self._counted.counts["replay"] += len(old)
                 yield pairs + old
 

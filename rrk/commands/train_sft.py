@@ -41,6 +41,9 @@ def train_sft(
     max_length: Annotated[
         int, typer.Option(min=8, help="Tokens; a prompt loses its beginning, a longer solution is left out.")
     ] = 2048,
+    unverified: Annotated[
+        bool, typer.Option("--unverified", help="Learn from candidates without a verdict ('passed') too.")
+    ] = False,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 100,
     seed: shared.Seed = 0,
     resume: shared.Resume = False,
@@ -49,7 +52,8 @@ def train_sft(
 ) -> None:
     """Fine-tune a code model on correct solutions (TRL's SFTTrainer; loss on the solution only, which ends with EOS).
 
-    Of executed candidates only those with passed: true are learnt, each distinct one once. The folder is an ordinary
+    Of candidates only those with passed: true are learnt, each distinct one once; rows without a verdict are refused, unless
+    --unverified says that they are right. The folder is an ordinary
     transformers checkpoint with rrk.json, written last. TERM saves; --resume goes on bit for bit.
 
     \b
@@ -64,7 +68,8 @@ def train_sft(
     given = dict(locals())
     from dataclasses import fields
 
-    from rrk import checkpoints, jsonl, manifest
+    from rrk import checkpoints, jsonl, manifest, rows
+    from rrk.errors import RowError
     from rrk.generation import processes, runs
     from rrk.progress import Progress
     from rrk.stopping import Stopping
@@ -78,7 +83,7 @@ def train_sft(
     from rrk.generation import sft
 
     chosen = sft.SftOptions(**{f.name: given[f.name] for f in fields(sft.SftOptions)})
-    extra = {"rows": inputs, "model": model, "limit": limit}
+    extra = {"rows": inputs, "model": model, "limit": limit, "unverified": unverified}
     params = {**vars(chosen), **extra}
     checkpoints.check(model)
     if manifest.complete(output, params):
@@ -87,6 +92,13 @@ def train_sft(
     read = list(itertools.islice(jsonl.read(inputs), limit))
     for row in read:
         sft.solution(row)
+        if not unverified and "passed" not in row and ("completion" in row or "solution" in row):
+            raise RowError(
+                "no field 'passed': rrk execute says which programs are right; --unverified learns from all of them",
+                rows.where(row),
+            )
+    if wrong := sum("passed" in row and row["passed"] is not True for row in read):
+        note(f"{wrong} of {len(read)} rows did not pass and are left out")
     asked = Stopping()
     with Progress("train-sft", unit="steps", quiet=quiet) as progress:
 

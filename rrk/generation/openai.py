@@ -94,7 +94,10 @@ class Engine:
                 raise RrkError(
                     f"{self._url}: an answer without choices for '{task.task_id}'; is it a completions server?"
                 )
-            made += [_read(choice, task.stop) for choice in sorted(choices, key=lambda c: c.get("index", 0))[:want]]
+            made += [
+                _read(choice, task.stop, self._url)
+                for choice in sorted(choices, key=lambda c: c.get("index", 0))[:want]
+            ]
         return made
 
     def _post(self, body: dict[str, Any], task_id: str) -> dict[str, Any]:
@@ -127,14 +130,19 @@ class Engine:
         raise RrkError(f"{self._url}: given up")
 
 
-def _read(choice: dict[str, Any], stops: tuple[str, ...]) -> Sample:
-    text = str(choice.get("text") or "")
+def _read(choice: dict[str, Any], stops: tuple[str, ...], url: str) -> Sample:
+    text = choice.get("text")
+    if not isinstance(text, str):
+        # An empty program with an EOS would be learnt from.
+        chat = "; it answers as a chat server does: is --base-url right?" if "message" in choice else ""
+        raise RrkError(f"{url}: an answer without text (finish_reason {choice.get('finish_reason')!r}){chat}")
     # Servers cut stop strings off; those that do not are helped.
     at = min((at for stop in stops if (at := text.find(stop)) >= 0), default=-1)
     numbers = (choice.get("logprobs") or {}).get("token_logprobs")
     known = isinstance(numbers, list) and all(isinstance(x, (int, float)) for x in numbers)
-    if choice.get("finish_reason") == "length":
-        finish = "length"
+    reason = choice.get("finish_reason")
+    if reason not in (None, "stop", "eos", "eos_token"):
+        finish = str(reason)  # length; abort, content_filter and the like: no end of the program's own
     else:
         # Both EOS and a stop string are called "stop"; vLLM tells them apart in stop_reason (the string, or null for EOS).
         finish = "stop" if at >= 0 or isinstance(choice.get("stop_reason"), str) else "eos"

@@ -16,34 +16,25 @@ from typing import Any, Protocol
 from rrk import rows, seeds
 from rrk.errors import RowError
 
-# Fields of a problem that give its answer or its tests away: they never travel with candidates.
-HIDDEN = frozenset(
+# What travels with candidates of a problem's own fields. A list of what may not would miss the next benchmark's name for its
+# tests or its answer.
+PASSED_ON = frozenset(
     [
-        "name",
-        "tests",
-        "test",
-        "test_list",
-        "test_setup_code",
-        "test_setup",
-        "test_imports",
-        "challenge_test_list",
-        "canonical_solution",
-        "code",
-        "solution",
-        "solutions",
-        "reference",
-        "buggy_solution",
-        "example_test",
-        "base_input",
-        "plus_input",
-        "contract",
-        "assertion",
-        "expected_output",
-        "inputs",
-        "outputs",
-        "io",
-        "evidence",
-        "passed",
+        "entry_point",
+        "stop_tokens",
+        "split",
+        "difficulty",
+        "source",
+        "original",
+        "doctests",
+        "prompt_terminology",
+        "starter_code",
+        "run_as_main",
+        "question_id",
+        "contest_id",
+        "platform",
+        "tags",
+        "round",
     ]
 )
 # Where CodeT (Chen et al. 2022) ends a test: at what cannot belong to an assert any more.
@@ -128,7 +119,7 @@ def output_rows(task: Task, drawn: list[Sample], order: Order) -> list[dict[str,
     """Candidate rows; with --for tests one row with all samples."""
     how = {name: getattr(order, name) for name in ("model", "temperature", "top_p", "max_tokens", "seed")}
     head = {"task_id": task.task_id, "language": task.language, "prompt": task.prompt}
-    extra = {key: value for key, value in task.row.items() if key not in HIDDEN and key not in head}
+    extra = {key: value for key, value in task.row.items() if key in PASSED_ON}
     if order.tests:
         return [{**head, **extra, "samples": [sample.text for sample in drawn], **how}]
     made = []

@@ -18,6 +18,7 @@ from typing import Any
 from rrk import rows as fields
 from rrk import seeds
 from rrk.errors import RowError
+from rrk.jsonl import NonFinite
 from rrk.reranking import evidence
 
 Rows = Sequence[dict[str, Any]]
@@ -39,8 +40,7 @@ def _text(row: dict[str, Any]) -> None:
 
 def _pair(row: dict[str, Any]) -> None:
     _text(row)
-    if not fields.is_full(row):
-        fields.need(row, "prompt", str, "the reranker reads prompt and program")
+    fields.need(row, "prompt", str, "the reranker reads prompt and program: -p PROBLEMS brings it")
 
 
 def _evidence(row: dict[str, Any]) -> None:
@@ -50,10 +50,10 @@ def _evidence(row: dict[str, Any]) -> None:
 
 def _logprob(row: dict[str, Any]) -> float:
     _text(row)
-    value = float(fields.need(row, "logprob", (int, float), "`rrk sample` writes it; other tools' samples have none"))
-    if math.isnan(value):
-        raise RowError("field 'logprob' is not a number (NaN)", fields.where(row))
-    return value
+    given = row.get("logprob")
+    if isinstance(given, float) and math.isnan(given):
+        return -math.inf  # a broken server's; and -Infinity is a token without a chance: the last place, but a place
+    return float(fields.need(row, "logprob", (int, float), "`rrk sample` writes it; other tools' samples have none"))
 
 
 def _logprob_mean(row: dict[str, Any]) -> float:
@@ -112,7 +112,8 @@ def rank(rows: Rows, scores: Sequence[float], *, seed: int, method: str = "") ->
     tie = [seeds.derive(seed, "tie", task, _identity(row, i)) for i, row in enumerate(rows)]
     order = sorted(range(len(rows)), key=lambda i: (-scores[i], tie[i], i))
     place = {index: position for position, index in enumerate(order, start=1)}
-    return [{**row, "score": scores[i], "rank": place[i]} for i, row in enumerate(rows)]
+    shown = [score if math.isfinite(score) else NonFinite(score) for score in scores]
+    return [{**row, "score": shown[i], "rank": place[i]} for i, row in enumerate(rows)]
 
 
 def _identity(row: dict[str, Any], position: int) -> int | str:

@@ -118,6 +118,24 @@ def can_pack(model: Any, groups: Sequence[Sequence[Sequence[int]]], pad: int) ->
         model.train(training)
 
 
+def longest(model: Any, tokenizer: Any) -> int | None:
+    """Tokens that the model can read at once, None if nothing limits it.
+
+    RoBERTa, XLM-R and MPNet count positions from behind their padding id: 514 positions hold 512 tokens. The tokenizer's own
+    limit counts too, where it has one.
+    """
+    config = model.config.get_text_config()
+    most = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    found = [int(most)] if most else []
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            behind = 0 if module.padding_idx is None else module.padding_idx + 1
+            found.append(module.num_embeddings - behind)
+    if tokenizer.model_max_length and tokenizer.model_max_length < 1 << 30 and is_encoder(model.config):
+        found.append(int(tokenizer.model_max_length))
+    return min(found, default=None)
+
+
 def pad_id(tokenizer: Any) -> int:
     """An id for padding that is not EOS: masked everywhere, but classifiers elsewhere find the last token by it."""
     eos = tokenizer.eos_token_id

@@ -110,7 +110,7 @@ class Scorer:
             return cls(
                 model,
                 tokenizer,
-                Rendering(template, pooling=pooling, max_length=_longest(model.config)),
+                Rendering(template, pooling=pooling, max_length=min(network.longest(model, tokenizer) or 2048, 4096)),
                 budget=budget,
                 note=note,
             )
@@ -286,8 +286,3 @@ def _window(config: Any) -> int | None:
     if not window or getattr(text, "use_sliding_window", True) is False or (kinds and "sliding_attention" not in kinds):
         return None
     return int(window)
-
-
-def _longest(config: Any) -> int:
-    found = getattr(config.get_text_config(), "max_position_embeddings", None) or 2048
-    return min(int(found), 4096)

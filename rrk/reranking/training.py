@@ -131,7 +131,7 @@ def train(
     rendering = Rendering(
         options.template,
         options.language_tag,
-        _limit(model, options.max_length),
+        min(options.max_length, network.longest(model, tokenizer) or options.max_length),
         options.pooling or ("cls" if encoder else "last"),
     )
     if rendering.pooling == "mean" and processes.count() > 1:
@@ -158,13 +158,6 @@ def train(
     return _finish(
         trainer, scorer, out, options, dev, {"lr": lr, "weights": weights, "groups": len(examples), **cuts}, note
     )
-
-
-def _limit(model: Any, wanted: int) -> int:
-    config = model.config.get_text_config()
-    most = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    # RoBERTa's positions start behind the padding id.
-    return min(wanted, int(most) - (2 if "roberta" in config.model_type else 0)) if most else wanted
 
 
 def _trainer(
