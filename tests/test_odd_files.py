@@ -192,3 +192,11 @@ def test_sft_wants_verdicts(rrk, tmp_path):
     assert b"rrk execute" in done.stderr
     assert b"--unverified" in done.stderr
     assert b"passed" not in rrk("train-sft", "rows.jsonl", "-m", "nowhere", "-o", "out", "--unverified").stderr
+
+
+def test_fused_reads_an_infinite_log_probability_as_none():
+    """Trees take no infinities."""
+    from rrk.reranking.fusion import features
+
+    many = [row | {"logprob": -math.inf, "tokens": 3} for row in rows("a")]
+    assert not any(math.isinf(value) for column in features(many).values() for value in column)

@@ -278,7 +278,8 @@ def _raised(row: dict[str, Any]) -> float:
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    known = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if known else math.nan
 
 
 def _ratio(total: Any, count: Any) -> float:
