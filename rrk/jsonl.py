@@ -137,9 +137,9 @@ def _array(path: str, first: bytes, more: Callable[[], bytes]) -> Iterator[tuple
     try:
         value = loads(text)
     except (ValueError, RecursionError) as error:
-        raise RrkError(
-            f"{path}: begins like a JSON array and is none ({error}); give JSONL, or an array of rows"
-        ) from None
+        reason = str(error).split(": line ")[0]
+        where = ("<stdin>" if path == STDIN else path, 1)
+        raise RowError(f"not JSON ({reason}); JSONL is expected, or one array of rows", where) from None
     for number, row in enumerate(value, start=1):
         yield path, number, dumps(row)
 

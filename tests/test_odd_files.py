@@ -39,8 +39,8 @@ def test_a_byte_order_mark_and_an_array_of_rows_are_read(rrk, text):
 def test_a_broken_array_is_one_line(rrk):
     """The remedy is named, and nothing is ranked."""
     done = rrk("rerank", "--method", "majority", "-q", input=b'[{"task_id": "a"},\n')
-    assert done.returncode == 1
-    assert b"JSONL, or an array" in done.stderr
+    assert done.returncode == 3
+    assert b"or one array of rows" in done.stderr
 
 
 def test_scattered_problems_of_a_small_file_are_gathered(rrk, tmp_path):

@@ -55,7 +55,7 @@ def given(tmp_path_factory):
 
 COMMANDS = {
     "reranker": ["train-reranker", "pairs.jsonl", "--dev", "dev.jsonl", "--group", "2", "--eval-every", "4"],
-    "sft": ["train-sft", "solutions.jsonl", "--save-every", "4"],
+    "sft": ["train-sft", "solutions.jsonl", "--unverified", "--save-every", "4"],
 }
 
 

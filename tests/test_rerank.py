@@ -149,9 +149,13 @@ def test_reward_equals_the_scorer_and_does_not_depend_on_what_else_is_in_the_fil
         assert [row["score"] for row in out[4 * p : 4 * p + 4]] == pytest.approx(expected, abs=1e-5)
 
 
-def test_evalplus_solutions_are_reranked_as_they_are(rrk, reranker):
+def test_evalplus_solutions_are_reranked_as_they_are(rrk, reranker, tmp_path):
     given = [{"task_id": "HumanEval/0", "solution": f"def f(): return {i}\n"} for i in range(3)]
-    out = ranked(rrk("rerank", "-m", str(reranker), input=encode(given)))
+    # Without any prompt a reward model would read programs for nothing that was asked.
+    refused = rrk("rerank", "-m", str(reranker), input=encode(given))
+    assert (refused.returncode, b"-p PROBLEMS" in refused.stderr) == (3, True)
+    (tmp_path / "problems.jsonl").write_bytes(encode([{"task_id": "HumanEval/0", "prompt": "def f():\n"}]))
+    out = ranked(rrk("rerank", "-m", str(reranker), "-p", "problems.jsonl", input=encode(given)))
     assert {row["rank"] for row in out} == {1, 2, 3}
 
 

@@ -102,7 +102,7 @@ def test_nothing_passed_is_one_clear_line(base, tmp_path):
 
 def test_the_command_writes_the_manifest_last_and_says_when_there_is_nothing_to_do(rrk, base, tmp_path):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    command = ("train-sft", "rows.jsonl", "-m", str(base), "-o", "out", "--steps", "2", "--batch-size", "2")
+    command = ("train-sft", "rows.jsonl", "--unverified", "-m", str(base), "-o", "out", "--steps", "2", "--batch-size", "2")
     done = rrk(*command)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout == b""
@@ -111,6 +111,6 @@ def test_the_command_writes_the_manifest_last_and_says_when_there_is_nothing_to_
     assert json.loads((tmp_path / "out" / "rrk.json").read_text())["figures"]["steps"] == 2
     assert b"nothing to do" in rrk(*command).stderr
     (tmp_path / "bad.jsonl").write_text('{"task_id": "t"}\n')
-    bad = rrk("train-sft", "bad.jsonl", "-m", str(base), "-o", "other")
+    bad = rrk("train-sft", "bad.jsonl", "--unverified", "-m", str(base), "-o", "other")
     assert bad.returncode == 3
     assert "bad.jsonl:1:" in bad.stderr.decode()

@@ -57,7 +57,7 @@ def test_the_recipe_trains_sft_reranker_policy_and_reranker_again(tmp_path):
         assert record["command"] == verb
         return tmp_path / out, record
 
-    sft, _ = rrk("train-sft", [write(tmp_path / "s.jsonl", solutions)], base, "sft")
+    sft, _ = rrk("train-sft", [write(tmp_path / "s.jsonl", solutions)], base, "sft", "--unverified")
     reranker, _ = rrk("train-reranker", [write(tmp_path / "pairs0.jsonl", pairs)], sft, "reranker")
     policy, record = rrk("train-ppo", [problems], sft, "policy", "--reranker", str(reranker))
     again, _ = rrk(
