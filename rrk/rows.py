@@ -74,7 +74,7 @@ def need(row: dict[str, Any], field: str, kind: type | tuple[type, ...] = str, r
         expected = " or ".join(_NAMES.get(k, k.__name__) for k in kinds)
         raise RowError(f"field '{field}' must be {expected}, not {_show(value)}{tail}", where(row))
     if value != value:
-        raise RowError(f"field '{field}' must be a number, not NaN{tail}", where(row))
+        raise RowError(f"field '{field}' is not a number (NaN){tail}", where(row))
     return value
 
 

@@ -257,3 +257,19 @@ def test_narrow_terminal_keeps_figures_whole(tmp_path):
         subprocess.run(rrk_command("eval", "in.jsonl"), cwd=tmp_path, env=environment(), capture_output=True)
     )
     assert sorted(re.findall(r"\d?\.\d{3}", re.sub(r"\x1b\[[\d;]*m", "", data.decode()))) == plain
+
+
+def test_two_rankings_of_the_same_candidates_are_not_mixed(rrk, tmp_path):
+    # They would be counted as one ranking of twice as many candidates.
+    rows = [
+        {"task_id": "t/0", "completion": f"    return {i}\n", "completion_id": i, "passed": i == 0, "score": float(i)}
+        for i in range(4)
+    ]
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_bytes(b"".join(map(jsonl.dumps, rows)))
+    done = rrk("eval", "a.jsonl", "b.jsonl")
+    assert done.returncode == 2
+    assert b"--rounds" in done.stderr
+    assert b"--against a.jsonl" in done.stderr
+    assert rrk("eval", "--rounds", "a.jsonl", "b.jsonl").returncode == 0
+    assert rrk("eval", "b.jsonl", "--against", "a.jsonl").returncode == 0

@@ -70,7 +70,7 @@ class Samples:
         self.cost: Counter[str] = Counter()
         self._keep = keep
         self._scored: dict[bool, bool] = {}
-        self._seen: set[int] = set()
+        self._seen: dict[int, str] = {}  # the file in which a candidate was met first
 
     def add(self, row: dict[str, Any]) -> None:
         """Count one candidate; RowError if it was never executed, or scored unlike the rows before it."""
@@ -130,9 +130,15 @@ class Samples:
             return
         parts = (language, task, *(str(row.get(f)) for f in ("completion_id", "model", "temperature", "seed", "round")))
         key = hash((*parts, str(row.get("completion", row.get("solution")))))
-        if key in self._seen:
-            self.repeated += 1
-        self._seen.add(key)
+        file = (rows.where(row) or ("", 0))[0]
+        self.repeated += key in self._seen
+        first = self._seen.setdefault(key, file)
+        if first != file:
+            # Counted as one, two rankings of the same candidates would make a third that nobody has.
+            raise UsageError(
+                f"{file} and {first} hold the same candidate ({task} #{row['completion_id']}): to see them side by side give"
+                f" --rounds, to compare them in pairs --against {first}"
+            )
 
 
 def parse_ks(text: str | None) -> list[int] | None:

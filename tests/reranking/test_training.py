@@ -282,7 +282,7 @@ def test_a_run_of_one_step_has_a_loss_and_a_full_disk_is_one_line(base, tmp_path
         ({"task_id": "a", "chosen": "x", "rejected": "y"}, "no field 'prompt'"),
         ({"task_id": "a", "prompt": "p", "chosen": "x", "rejected": "y", "margin": "z"}, "field 'margin' must be"),
         # These were reported as divergence, after the training.
-        ({"task_id": "a", "prompt": "p", "chosen": "x", "rejected": "y", "margin": math.nan}, "field 'margin' must be"),
+        ({"task_id": "a", "prompt": "p", "chosen": "x", "rejected": "y", "margin": math.nan}, "field 'margin' is not a number"),
         ({"task_id": "a", "prompt": "p", "chosen": "x", "rejected": "y", "margin": math.inf}, "field 'margin' must be"),
     ],
 )
