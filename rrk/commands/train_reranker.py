@@ -107,7 +107,7 @@ def train_reranker(
     from rrk.generation import processes, runs
     from rrk.progress import Progress
     from rrk.reranking import pairs as data
-    from rrk.reranking import training
+    from rrk.reranking import record, training
     from rrk.stopping import Stopping
 
     chosen = training.TrainingOptions(**{f.name: given[f.name] for f in fields(training.TrainingOptions)})
@@ -124,7 +124,7 @@ def train_reranker(
             print(f"rrk train-reranker: {text}", file=sys.stderr, flush=True)
 
     checkpoints.check(model)
-    if manifest.complete(output, params):
+    if manifest.complete(output, params) and record.read(output) is not None:
         note(f"{output} is complete; nothing to do")
         return
     given_pairs = list(itertools.islice(jsonl.read(inputs), limit))
@@ -171,7 +171,7 @@ def train_reranker(
         seed=seed,
         figures=figures,
     )
-    told = [f"{figures['steps']} steps", runs.loss_text(figures["loss"])]
+    told = [*([f"{figures['steps']} steps"] if figures["steps"] is not None else []), runs.loss_text(figures["loss"])]
     if held_out is not None:
         told.append(f"dev AUC {figures['dev_auc']:.3f} (step {figures['kept_step']})")
     if check:

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import orjson
 
+from rrk import jsonl, manifest
 from rrk.errors import RrkError
+from rrk.generation import runs
 from rrk.reranking.render import Rendering
 
 NAME = "rrk_reranker.json"
@@ -65,3 +67,13 @@ def read(folder: str | Path) -> Record | None:
         return Record(Rendering(**found["rendering"]), golden, tuple(calibration) if calibration else None)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise RrkError(f"{path}: damaged ({error}); train the reranker again") from None
+
+
+def left_by_training(folder: str | Path) -> bool:
+    """Whether `rrk train-reranker` wrote here (or into the run that this is a checkpoint of)."""
+    folder = Path(folder)
+    for run in (folder / runs.RUN, folder.parent.parent / runs.RUN):
+        if run.is_file() and "pooling" in jsonl.loads(run.read_bytes()):
+            return True
+    made = manifest.read(folder) if folder.is_dir() else None
+    return made is not None and made.get("command") == "train-reranker"

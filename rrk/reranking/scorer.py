@@ -31,7 +31,7 @@ T = TypeVar("T")
 Note = Callable[[str], None]
 
 BUDGET = {"cpu": 4096, "cuda": 65536}  # tokens a batch
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}  # of golden scores, times 1 + |score|
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}  # of golden scores, times 1 + the largest
 _KEPT = 8  # a cached token takes about this much less memory and time than one that is read
 
 
@@ -102,6 +102,11 @@ class Scorer:
         if not Path(path).exists() and str(path).startswith((".", "/")):
             raise UsageError(f"{path}: no such folder")
         found = record.read(path)
+        if found is None and record.left_by_training(path):
+            raise RrkError(
+                f"{path}: `rrk train-reranker` worked here and did not end: {record.NAME}, which says how programs are read, "
+                "is missing; give the same command again with --resume"
+            )
         model, tokenizer = network.load(path, device, dtype)
         if found is None:
             template = "chat" if getattr(tokenizer, "chat_template", None) else "plain"
@@ -169,8 +174,10 @@ class Scorer:
         """RrkError unless the golden scores come out as they did when the model was saved."""
         found = self.golden()
         tolerance = TOLERANCE.get(next(network.trunk(self.model).parameters()).dtype, 6e-2)
+        # Rounding goes by the size of what is added up, not of what is left of it: a score near 0 has as much as the others.
+        allowed = tolerance * (1 + max(map(abs, expected), default=0.0))
         for was, now in zip(expected, found, strict=True):
-            if not abs(was - now) <= tolerance * (1 + abs(was)):
+            if not abs(was - now) <= allowed:
                 raise RrkError(
                     f"{name}: scores a known program {now:.5g}, but {was:.5g} when it was saved: the checkpoint, its tokenizer or "
                     f"a library is not the same; train it again (rrk.json names the versions it was made with)"

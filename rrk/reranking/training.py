@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,13 +25,15 @@ import torch
 
 from rrk.errors import RrkError, UsageError
 from rrk.generation import packing, processes, runs
-from rrk.reranking import network, record
+from rrk.reranking import finishing, network, record
+from rrk.reranking.finishing import Agreement, Dev, Result
 from rrk.reranking.pairs import Collator, groups
 from rrk.reranking.render import Rendering
-from rrk.reranking.scorer import Note, Question, Scorer, question
+from rrk.reranking.scorer import Note, Scorer
 
 # Passes over a batch, texts of like length together: in one pass all are padded to the longest. Packed rows differ less.
 PARTS, PACKED_PARTS = 4, 2
+FEW = 4  # groups on which training's reading is compared with the scorer's
 
 
 @dataclass(frozen=True)
@@ -77,32 +79,6 @@ class TrainingOptions:
 DEFAULT_LR = ((10e6, 7e-4), (100e6, 1e-4), (1e9, 2e-5), (math.inf, 1e-5))
 
 
-@dataclass
-class Dev:
-    """Executed candidates of problems that are not trained on. `auc(scores, passed)` of one problem, None if it has no pair;
-    `platt(scores, passed)` over all."""
-
-    problems: Sequence[Sequence[dict[str, Any]]]
-    auc: Callable[[Sequence[float], Sequence[bool]], float | None]
-    platt: Callable[[Sequence[float], Sequence[bool]], tuple[float, float]]
-
-    def questions(self) -> list[Question]:
-        return [question(problem) for problem in self.problems]
-
-    def mean_auc(self, scores: Sequence[Sequence[float]]) -> float | None:
-        found = [self.auc(s, [bool(row["passed"]) for row in p]) for s, p in zip(scores, self.problems, strict=True)]
-        known = [value for value in found if value is not None]
-        return sum(known) / len(known) if known else None
-
-
-@dataclass
-class Result:
-    """`figures` go into rrk.json; `dev_scores` are the kept model's, a list a dev problem."""
-
-    figures: dict[str, Any] = field(default_factory=dict)
-    dev_scores: list[list[float]] = field(default_factory=list)
-
-
 def train(
     pairs: Sequence[dict[str, Any]],
     base: str | Path,
@@ -126,7 +102,12 @@ def train(
     out = Path(out)
     params = {**asdict(options), **(params or {})}
     checkpoint = runs.begin(out, params, resume)
-    model, tokenizer = network.load_base(base, options.seed, note)
+    if out.exists() and Path(base).exists() and out.samefile(base):
+        raise UsageError(f"-o {out} is the base itself; give another folder")
+    saved = finishing.unfinished(out, checkpoint)
+    if saved and not resume:
+        raise UsageError(f"{out} holds trained weights without {record.NAME}; --resume writes it, or remove the folder")
+    model, tokenizer = network.load(out, "auto", "float32") if saved else network.load_base(base, options.seed, note)
     encoder = network.is_encoder(model.config)
     rendering = Rendering(
         options.template,
@@ -150,14 +131,18 @@ def train(
         raise UsageError("--dev has no problem with both a passing and a failing candidate")
     weights = sum(p.numel() for p in model.parameters())
     lr = options.lr or runs.learning_rate(DEFAULT_LR, weights, bool(options.lora_r))
+    figures = {"lr": lr, "weights": weights, "groups": len(examples), **cuts}
+    if saved:
+        note(f"{out}: trained, and its weights are saved; what was left to do is done now")
+        history = finishing.History.read(checkpoint)
+        return finishing.finish(out, rendering, scorer.device, dev, history, figures, note)[0]
     trainer = _trainer(model, tokenizer, examples, scorer, options, lr, out, dev, should_stop, on_step)
+    _check_reading(trainer, scorer, base)
     runs.claim(out, params)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if processes.any_of(should_stop()) and trainer.state.global_step < trainer.state.max_steps:
         return None
-    return _finish(
-        trainer, scorer, out, options, dev, {"lr": lr, "weights": weights, "groups": len(examples), **cuts}, note
-    )
+    return _finish(trainer, scorer, out, options, dev, figures, note)
 
 
 def _trainer(
@@ -198,8 +183,12 @@ def _trainer(
 
             return super().compute_loss(read, inputs, return_outputs, num_items_in_batch)
 
-        def logits(self, model, given: dict[str, torch.Tensor]) -> torch.Tensor:
+        def logits(self, model, given: dict[str, torch.Tensor], autocast: bool = True) -> torch.Tensor:
             """One a program, float32. In several parts, texts of like length together."""
+            with self.accelerator.autocast() if autocast else nullcontext():
+                return self.read(model, given)
+
+        def read(self, model, given: dict[str, torch.Tensor]) -> torch.Tensor:
             # Classifiers find the last token by this id; Trainer.train() sets it to the tokenizer's own, which may be EOS.
             plain(self).config.get_text_config().pad_token_id = scorer.pad
             # DDP averages gradients once a forward pass.
@@ -209,8 +198,7 @@ def _trainer(
                 read: list[torch.Tensor] = []
                 places: list[torch.Tensor] = []
                 for rows in (batch.segments >= 0).sum(1).argsort(stable=True).chunk(parts):
-                    with self.accelerator.autocast():
-                        read.append(network.read_packed(plain(self), batch.rows(rows)))
+                    read.append(network.read_packed(plain(self), batch.rows(rows)))
                     places.append(torch.isin(batch.row, rows).nonzero().squeeze(-1))
                 return torch.cat(read)[torch.cat(places).argsort()]
             lengths = given["attention_mask"].sum(1)
@@ -297,6 +285,7 @@ def _trainer(
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)  # writes to standard output
+    scorer.device = trainer.args.device  # where the model is by now
     return trainer
 
 
@@ -307,68 +296,72 @@ def plain(trainer: Any) -> Any:
 
 
 @torch.no_grad()
-def _as_trained(trainer: Any) -> torch.Tensor:
-    """Logits of the first group's programs, by the pass that the loss is computed with."""
-    made = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[0]]))
+def _as_trained(trainer: Any, examples: Sequence[dict[str, Any]], exact: bool = False) -> torch.Tensor:
+    """Logits of some groups' programs, by the pass that the loss is computed with; the model's mode is kept.
+
+    exact: without --bf16's autocast, whose rounding would hide another reading (and is no fault of a base).
+    """
+    made = trainer._prepare_inputs(trainer.data_collator(list(examples)))
     given = {name: tensor for name, tensor in made.items() if name not in ("chosen", "rejected", "margin")}
+    training = trainer.model.training
     trainer.model.eval()
-    with trainer.accelerator.autocast():
-        return trainer.logits(trainer.model, given).cpu()
+    try:
+        return trainer.logits(trainer.model, given, autocast=not exact).cpu()
+    finally:
+        trainer.model.train(training)
 
 
-def _as_scored(scorer: Scorer, trainer: Any) -> torch.Tensor:
-    """The same by the saved model and the scorer's reading."""
-    first = trainer.train_dataset[0]
-    batch = network.collate(
-        first["ids"], scorer.pad, scorer.device, first["first"] if scorer.renderer.type_ids else None
-    )
-    with torch.inference_mode():
-        return network.read_scores(scorer.model, batch, scorer.renderer.rendering.pooling).cpu()
+@torch.no_grad()
+def _as_scored(model: Any, scorer: Scorer, examples: Sequence[dict[str, Any]]) -> torch.Tensor:
+    """The same by the reading of `rrk rerank`: rows of their own."""
+    ids = [text for example in examples for text in example["ids"]]
+    first = [place for example in examples for place in example["first"]] if scorer.renderer.type_ids else None
+    batch = network.collate(ids, scorer.pad, scorer.device, first)
+    return network.read_scores(model, batch, scorer.renderer.rendering.pooling).cpu()
+
+
+def _shortest(examples: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    return sorted(examples, key=lambda example: sum(map(len, example["ids"])))[:count]
+
+
+def _check_reading(trainer: Any, scorer: Scorer, base: str | Path) -> None:
+    """RrkError, before the first step, unless what is trained is what will be scored: both in float32 on a few texts."""
+    model = plain(trainer)
+    training = model.training
+    model.eval()
+    model.config.get_text_config().pad_token_id = scorer.pad
+    try:
+        few = _shortest(trainer.train_dataset, FEW)
+        trained, scored = _as_trained(trainer, few, exact=True), _as_scored(model, scorer, few)
+    finally:
+        model.train(training)
+    apart = float((trained - scored).abs().max())
+    if not apart <= 1e-3 * (1 + float(scored.abs().max())):
+        raise RrkError(
+            f"{base}: {type(model).__name__} scores a program otherwise in a batch for training than alone "
+            f"(by {apart:.3g}): it cannot be trained as a reranker; choose another base, or another --pooling for an encoder"
+        )
 
 
 def _finish(
     trainer, scorer: Scorer, out: Path, options: TrainingOptions, dev: Dev | None, figures, note: Note
 ) -> Result:
-    """Save, load what was saved, and write down what it scores."""
-    history = trainer.state.log_history
-    losses = [entry for entry in history if "loss" in entry]
-    figures |= {"steps": trainer.state.global_step}
-    for name in ("loss", "accuracy", "margin"):
-        recent = [entry[name] for entry in losses[-5:] if name in entry]
-        figures[name] = sum(recent) / len(recent) if recent else None
+    """Save; then load what was saved, write down what it scores, and tell if that is not what was trained."""
     plain(trainer).config.get_text_config().pad_token_id = scorer.pad
-    trained = _as_trained(trainer)
+    few = _shortest(trainer.train_dataset, FEW)
+    trained = _as_trained(trainer, few)
     model = trainer.accelerator.unwrap_model(trainer.model)
     if trainer.is_world_process_zero():
         if options.lora_r and not options.keep_adapter:
             model = model.merge_and_unload()
-        model.save_pretrained(out)
-        scorer.tokenizer.save_pretrained(out)
-    result = Result(figures)
+        finishing.save(model, scorer.tokenizer, out)
     trainer.accelerator.wait_for_everyone()
     if not trainer.is_world_process_zero():
-        return result
-    kept, tokenizer = network.load(out, str(scorer.device), "float32")
-    saved = Scorer(kept, tokenizer, scorer.renderer.rendering, note=note)
-    golden, calibration = saved.golden(), None
-    if not all(map(math.isfinite, golden)):
-        raise RrkError("training diverged: the reranker's scores are not finite; use a smaller --lr")
-    # Mean pooling is always read by read_scores; the others by the architecture's own code in training.
-    own_pass = saved.renderer.rendering.pooling != "mean"
-    if own_pass and not torch.allclose(
-        trained, _as_scored(saved, trainer), atol=0.1 if options.bf16 else 1e-3, rtol=0.05
-    ):
-        raise RrkError("the saved reranker does not give the scores it was trained with; please report this base model")
-    if dev is not None:
-        result.dev_scores = saved.score_many(dev.questions())
-        passed = [bool(row["passed"]) for problem in dev.problems for row in problem]
-        calibration = dev.platt([score for scores in result.dev_scores for score in scores], passed)
-        best = trainer.state.best_model_checkpoint
-        figures |= {
-            "dev_auc": dev.mean_auc(result.dev_scores),
-            "dev_auc_curve": [(entry["step"], entry["eval_auc"]) for entry in history if "eval_auc" in entry],
-            "kept_step": int(best.rsplit("-", 1)[1]) if best else trainer.state.global_step,
-        }
-    record.write(out, record.Record(saved.renderer.rendering, golden, calibration))
-    runs.end(out)
+        return Result(figures)
+    history = finishing.History.of(trainer.state)
+    result, saved = finishing.finish(out, scorer.renderer.rendering, scorer.device, dev, history, figures, note)
+    agreement = Agreement.of(trained, _as_scored(saved.model, saved, few), [len(one["ids"]) for one in few])
+    result.figures["as_trained"] = asdict(agreement)
+    if told := agreement.note(exact=not options.bf16):
+        note(told)
     return result

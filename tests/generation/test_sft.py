@@ -102,7 +102,19 @@ def test_nothing_passed_is_one_clear_line(base, tmp_path):
 
 def test_the_command_writes_the_manifest_last_and_says_when_there_is_nothing_to_do(rrk, base, tmp_path):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    command = ("train-sft", "rows.jsonl", "--unverified", "-m", str(base), "-o", "out", "--steps", "2", "--batch-size", "2")
+    command = (
+        "train-sft",
+        "rows.jsonl",
+        "--unverified",
+        "-m",
+        str(base),
+        "-o",
+        "out",
+        "--steps",
+        "2",
+        "--batch-size",
+        "2",
+    )
     done = rrk(*command)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout == b""
