@@ -107,7 +107,10 @@ def train(
     saved = finishing.unfinished(out, checkpoint)
     if saved and not resume:
         raise UsageError(f"{out} holds trained weights without {record.NAME}; --resume writes it, or remove the folder")
-    model, tokenizer = network.load(out, "auto", "float32") if saved else network.load_base(base, options.seed, note)
+    drawn: list[str] = []  # told when nothing more can be refused
+    model, tokenizer = (
+        network.load(out, "auto", "float32") if saved else network.load_base(base, options.seed, drawn.append)
+    )
     encoder = network.is_encoder(model.config)
     rendering = Rendering(
         options.template,
@@ -139,6 +142,8 @@ def train(
     trainer = _trainer(model, tokenizer, examples, scorer, options, lr, out, dev, should_stop, on_step)
     _check_reading(trainer, scorer, base)
     runs.claim(out, params)
+    for text in drawn:
+        note(text)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if processes.any_of(should_stop()) and trainer.state.global_step < trainer.state.max_steps:
         return None
