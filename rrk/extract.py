@@ -16,8 +16,7 @@ import itertools
 import re
 import textwrap
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,33 +115,27 @@ def defines(program: str, name: str, language: str) -> bool:
     )
 
 
-def extracted(
-    source: Iterable[dict[str, Any]], entry: dict[tuple[str, str], str | None], found_out: set[str], count: Counter[str]
-) -> Iterator[dict[str, Any]]:
-    """Candidate rows with the program in place of the answer, and `extracted` beside it.
+class Programs:
+    """Candidate rows with the program in place of the answer, and `extracted` beside it, which says what was cut.
 
-    `entry` has the entry points of problems by (task_id, language). A row that lost text loses the fields `found_out`, which
-    were true of the longer one. `count` has the "answers without a program" after it.
+    `entry_point` tells what a row's problem asks for (None where nobody knows). A row whose text changed loses the fields
+    `found_out`: they were true of the answer. `without` counts the answers in which no program was found.
     """
-    for row in source:
-        yield one(row, entry, found_out, count)
 
+    def __init__(self, entry_point: Callable[[dict[str, Any]], str | None], found_out: Collection[str] = ()) -> None:
+        self._entry_point, self._found_out = entry_point, found_out
+        self.without = 0
 
-def one(
-    row: dict[str, Any], entry: dict[tuple[str, str], str | None], found_out: set[str], count: Counter[str]
-) -> dict[str, Any]:
-    """`extracted`, for one row."""
-    answer = rows.completion(row)
-    language = rows.language_code(str(row.get("language") or "py"))
-    own = row.get("entry_point")
-    found = extract(answer, language, own if isinstance(own, str) and own else entry.get((rows.task_id(row), language)))
-    count["answers without a program"] += found.how == NONE
-    dropped = found_out if found.program != answer else set()
-    out = {key: value for key, value in row.items() if key not in {*dropped, "solution", "completion_kind"}}
-    out |= {"completion": found.program, "extracted": found.fields()}
-    if found.whole:
-        out["completion_kind"] = "full"
-    return Row(out, rows.where(row))
+    def __call__(self, row: dict[str, Any]) -> Row:
+        answer = rows.completion(row)
+        found = extract(answer, str(row.get("language") or "py"), self._entry_point(row))
+        self.without += found.how == NONE
+        dropped = {"solution", "completion_kind", *(self._found_out if found.program != answer else ())}
+        out = {key: value for key, value in row.items() if key not in dropped}
+        out |= {"completion": found.program, "extracted": found.fields()}
+        if found.whole:
+            out["completion_kind"] = "full"
+        return Row(out, rows.where(row))
 
 
 def _blocks(text: str, language: str) -> list[_Block]:

@@ -318,3 +318,29 @@ def test_a_container_that_cannot_be_is_one_clear_line(rrk, problems, tmp_path):
     done = rrk("execute", "--sandbox", "chroot", "-p", problems, input=row)
     assert done.returncode == 2
     assert done.stdout == b""
+
+
+def test_programs_are_taken_out_of_chat_answers(rrk, problems):
+    """--extract judges the program in an answer, says what it cut, and counts the answers that hold none."""
+    answers = [
+        f"Sure!\n```python\ndef add(a, b):\n{GOOD}```\nIt adds.",
+        f"```python\n{GOOD}```",  # a body behind its prompt
+        f"```python\nprint(add(1, 2))\n```\n```python\ndef add(a, b):\n{BAD}```",
+        "I cannot do that.",
+    ]
+    rows = [
+        {"task_id": "T/0", "completion": text, "logprob": -1.0, "completion_id": n} for n, text in enumerate(answers)
+    ]
+    done = rrk("execute", "--extract", "-p", problems, input=encode(*rows))
+    assert done.returncode == 0, done.stderr.decode()
+    out = decode(done.stdout)
+    assert [row["passed"] for row in out] == [True, True, False, False]
+    assert [row["completion"] for row in out] == [f"def add(a, b):\n{GOOD}", GOOD, f"def add(a, b):\n{BAD}", ""]
+    assert [row["extracted"]["how"] for row in out] == [
+        *("fenced, defines add", "fenced, the only one", "fenced, defines add", "none")
+    ]
+    assert out[0]["extracted"] == {"how": "fenced, defines add", "before": 16, "after": 12}
+    assert all("logprob" not in row for row in out), "a log-probability was the whole answer's"
+    assert b"answers without a program 1" in done.stderr
+    plain = rrk("execute", "-p", problems, input=encode(*rows))
+    assert [row["passed"] for row in decode(plain.stdout)] == [False] * 4

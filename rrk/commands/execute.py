@@ -56,6 +56,10 @@ def execute(
         bool,
         typer.Option("--all-tests", help="Go on after a test that failed: adds 'pass_share', the share that held."),
     ] = False,
+    extract: Annotated[
+        bool,
+        typer.Option("--extract", help="Take the program out of chat answers first (as rrk convert --code does)."),
+    ] = False,
     cache: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--cache", metavar="DIR", help="Keep verdicts in DIR and take them from there (off by default)."),
@@ -108,6 +112,9 @@ def execute(
     {"args", "expected"} for Python functions; adds tests_passed, tests_total and failed_case, the first that did not hold. With
     --all-tests the rest is run too and pass_share added, for Python's asserts as well (rrk mine --margin share).
 
+    --extract puts the program that a chat answer holds in the place of 'completion'; 'extracted' says how it was found and
+    how much was cut. An answer without a program becomes an empty program, which fails; the summary counts them.
+
     --evidence takes rows {task_id, tests: ["assert f(1) == 2", ...]}, {task_id, samples: [...]} (what a model wrote when
     asked for tests, as CodeT's) or {task_id, inputs: ["(1, 2)", ...]}, for `rrk rerank --method codet|mbr-exec|b4`.
 
@@ -149,7 +156,9 @@ def execute(
             "--all-tests": all_tests or None,
         }
         flags |= {"--each-timeout": each_timeout if evidence else None}
-        work: Container | _Work = Container(sandbox, flags, problems or [], evidence or [], sandboxes or [])
+        work: Container | _Work | _Extracted = Container(
+            sandbox, flags, problems or [], evidence or [], sandboxes or []
+        )
     else:
         work = _Work(
             known,
@@ -167,6 +176,8 @@ def execute(
                 "all_tests": all_tests,
             },
         )
+    if extract:
+        work = _Extracted(work, known)
     summary = stage.run(
         "execute",
         inputs or [],
@@ -180,6 +191,7 @@ def execute(
             "sandbox": sandbox,
             "repeat": repeat,
             "all_tests": all_tests,
+            "extract": extract,
             "sandboxes": sandboxes,
             "packages": packages,
         },
@@ -243,3 +255,37 @@ class _Work:
             if lacking:
                 self.figures["without evidence"] = lacking
             self.notes = judge.notes
+
+
+class _Extracted:
+    """Another work, with the programs of chat answers in the place of the answers."""
+
+    def __init__(self, work, known) -> None:
+        from rrk.extract import Programs
+        from rrk.interop import FOUND_OUT
+
+        self._work = work
+        self._programs = Programs(lambda row: known.problem(row).entry_point, FOUND_OUT)
+
+    @property
+    def figures(self) -> dict:
+        without = {"answers without a program": self._programs.without} if self._programs.without else {}
+        return {**getattr(self._work, "figures", {}), **without}
+
+    @property
+    def notes(self):
+        return getattr(self._work, "notes", ())
+
+    def __call__(self, items):
+        programs = self._programs
+
+        class Rows:
+            ready = items.ready
+
+            def __iter__(self):
+                return self
+
+            def __next__(self):
+                return programs(next(items))
+
+        return self._work(Rows())

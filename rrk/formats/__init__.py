@@ -1,0 +1,33 @@
+"""Further tools' files, one module a family; rrk/interop.py dispatches to them, `rrk convert` shows them.
+
+| format | in or out | what |
+|---|---|---|
+| evalplus-results | out | eval_results.json of EvalPlus 0.3 |
+| evalplus (a folder) | in | TASK_ID/NUMBER.py, a whole program a file |
+| lm-eval | in | samples_TASK_*.jsonl that lm-evaluation-harness writes with --log_samples |
+| vllm | in | the output of `vllm run-batch`, and RequestOutput objects of LLM.generate written as JSON |
+| acecode-pair | in | AceCodePair: pairs for train-reranker |
+| reward-bench | in | RewardBench: two candidates a prompt, the chosen one passed |
+| trl-messages | out | TRL's conversational rows: messages in place of texts |
+
+Readers take paths and problems and yield rows; an entry of OUT turns one row into one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+from rrk import rows
+from rrk.formats import lm_eval, preferences, vllm
+
+Reader = Callable[[Sequence[str], Collection[rows.Problem]], Iterator[dict[str, Any]]]
+
+IN: dict[str, Reader] = {
+    "lm-eval": lm_eval.read,
+    "vllm": vllm.read,
+    "acecode-pair": preferences.read_acecode_pairs,
+    "reward-bench": preferences.read_reward_bench,
+}
+OUT: dict[str, Callable[[dict[str, Any], str | None], dict[str, Any]]] = {"trl-messages": preferences.to_messages}
+RESULTS = "evalplus-results"  # out, one JSON file
