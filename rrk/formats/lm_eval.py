@@ -16,6 +16,7 @@ from rrk.errors import RowError
 def read(paths: Sequence[str], problems: Collection[rows.Problem] = ()) -> Iterator[dict[str, Any]]:
     """A candidate a response; `passed` where the metric judged a single one."""
     seen: set[tuple[str, Any]] = set()
+    names = {problem.task_id for problem in problems}
     for row in jsonl.read(paths):
         doc = rows.need(row, "doc", dict, "samples_*.jsonl of lm-eval --log_samples is expected")
         key = (row.where[0] if row.where else "", row.get("doc_id"))
@@ -25,6 +26,8 @@ def read(paths: Sequence[str], problems: Collection[rows.Problem] = ()) -> Itera
         if "task_id" not in doc:
             raise RowError("its 'doc' has no 'task_id': not a code task", row.where)
         task = str(doc["task_id"])
+        if task not in names and f"Mbpp/{task}" in names:
+            task = f"Mbpp/{task}"  # its rows carry the number alone
         prompt = doc.get("prompt")
         texts = _texts(row.get("filtered_resps")) or _texts(row.get("resps"))
         if not texts:
