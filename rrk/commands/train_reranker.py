@@ -42,7 +42,7 @@ def train_reranker(
     ] = 16,
     micro_batch: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="Groups at a time, if memory is short; the step stays --batch-size."),
+        typer.Option(min=1, help="Groups at a time. [default: as many as fit into half of the free memory]"),
     ] = None,
     group: Annotated[int, typer.Option(min=1, help="Pairs a group.")] = 2,
     cross: Annotated[

@@ -213,3 +213,56 @@ class Collator:
             "rejected": torch.tensor(rejected),
             "margin": torch.tensor(margin),
         }
+
+
+def cut(batch: dict[str, torch.Tensor], budget: int) -> list[dict[str, torch.Tensor]]:
+    """A Collator's batch as several whose rows x longest row stay within the budget; [batch] itself where it does.
+
+    What is compared stays together, so a part may be larger if one group is.
+    """
+    if batch["attention_mask"].numel() <= budget:
+        return [batch]
+    packed = "segments" in batch
+    rows = len(batch["attention_mask"])
+    lengths = batch["attention_mask"].sum(1).tolist()
+    sides = torch.stack([batch["chosen"], batch["rejected"]])
+    at = batch["row"][sides] if packed else sides
+    low, high = at.amin(0).tolist(), at.amax(0).tolist()
+    inside = {place for a, b in zip(low, high, strict=True) for place in range(a + 1, b + 1)}
+    parts: list[list[int]] = []
+    start = 0
+    for end in range(1, rows + 1):
+        if end < rows and end in inside:
+            continue
+        unit = list(range(start, end))
+        start = end
+        together = [*parts[-1], *unit] if parts else unit
+        if parts and len(together) * max(lengths[row] for row in together) <= budget:
+            parts[-1] = together
+        else:
+            parts.append(unit)
+    return [_rows_of(batch, part, at, packed) for part in parts]
+
+
+def _rows_of(
+    batch: dict[str, torch.Tensor], part: list[int], at: torch.Tensor, packed: bool
+) -> dict[str, torch.Tensor]:
+    """Consecutive rows with the comparisons among them."""
+    first, last = part[0], part[-1]
+    compared = (at[0] >= first) & (at[0] <= last)
+    width = int(batch["attention_mask"][first : last + 1].sum(1).max())
+    made: dict[str, torch.Tensor] = {}
+    if packed:
+        chosen = torch.arange(first, last + 1, device=batch["row"].device)
+        made = vars(packing.Packed.of(batch).rows(chosen))
+        offset = int((batch["row"] < first).sum())
+    else:
+        offset = first
+    for name, grid in batch.items():
+        if name in ("chosen", "rejected"):
+            made[name] = grid[compared] - offset
+        elif name == "margin":
+            made[name] = grid[compared]
+        elif name not in made:
+            made[name] = grid[first : last + 1, :width]
+    return made

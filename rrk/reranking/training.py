@@ -24,10 +24,10 @@ from typing import Any
 import torch
 
 from rrk.errors import RrkError, UsageError
-from rrk.generation import packing, processes, runs
+from rrk.generation import memory, packing, processes, runs
 from rrk.reranking import finishing, network, record
 from rrk.reranking.finishing import Agreement, Dev, Result
-from rrk.reranking.pairs import Collator, groups
+from rrk.reranking.pairs import Collator, cut, groups
 from rrk.reranking.render import Rendering
 from rrk.reranking.scorer import Note, Scorer
 
@@ -186,7 +186,38 @@ def _trainer(
             def read(margin, use_cache, **given):
                 return SimpleNamespace(logits=self.logits(model, given)[compared].unsqueeze(-1))
 
-            return super().compute_loss(read, inputs, return_outputs, num_items_in_batch)
+            loss = super().compute_loss(read, inputs, return_outputs, num_items_in_batch)
+            return loss * self.weight if self.weight != 1.0 else loss
+
+        weight = 1.0  # of the comparisons at hand among the step's
+        budget: int | None = None
+
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            """The same step in as many passes as fit: the loss is a mean over comparisons, so it is the sum of its parts."""
+            inputs = self._prepare_inputs(inputs)
+            while True:
+                if self.budget is None:
+                    self.budget = memory.tokens(plain(self), inputs["attention_mask"].shape[1])
+                # DDP averages gradients once a forward pass.
+                parts = [inputs] if processes.count() > 1 else cut(inputs, self.budget)
+                try:
+                    return sum(self._part_of_step(model, part, len(inputs["chosen"])) for part in parts)
+                except (RuntimeError, MemoryError) as error:
+                    # Gradients of earlier passes of the step would be lost with this one's.
+                    if not memory.is_shortage(error) or passes > 1 or len(parts) == inputs["attention_mask"].shape[0]:
+                        raise
+                self.budget = max(1, min(self.budget, inputs["attention_mask"].numel()) // 2)
+                scorer.note(f"out of memory: going on with {self.budget} tokens a pass")
+                model.zero_grad()
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+
+        def _part_of_step(self, model, part, of: int):
+            self.weight = len(part["chosen"]) / of
+            try:
+                return super().training_step(model, dict(part))
+            finally:
+                self.weight = 1.0
 
         def logits(self, model, given: dict[str, torch.Tensor], autocast: bool = True) -> torch.Tensor:
             """One a program, float32. In several parts, texts of like length together."""
