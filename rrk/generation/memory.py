@@ -6,6 +6,8 @@ if is_shortage(error): budget //= 2
 
 from __future__ import annotations
 
+import resource
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,14 @@ def tokens(model: Any, width: int) -> int:
     """Tokens a pass of training, at least 1; asked before the first step, whose gradients and Adam's moments are still to come."""
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return max(1, int(SHARE * (free(model.device) - 12 * trained)) // activation_bytes(model.config, width))
+
+
+def peak(device: torch.device) -> int:
+    """The most bytes that this process has held so far: on a GPU what torch allocated, else its resident memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 def is_shortage(error: BaseException) -> bool:

@@ -397,7 +397,10 @@ def _finish(
     history = finishing.History.of(trainer.state)
     result, saved = finishing.finish(out, scorer.renderer.rendering, scorer.device, dev, history, figures, note)
     agreement = Agreement.of(trained, _as_scored(saved.model, saved, few), [len(one["ids"]) for one in few])
-    result.figures["as_trained"] = asdict(agreement)
+    result.figures |= {"as_trained": asdict(agreement), "peak_memory": memory.peak(scorer.device)}
+    seconds = next((row["train_runtime"] for row in reversed(history.log) if "train_runtime" in row), None)
+    # Both count from the start or the last --resume.
+    result.figures["tokens_per_second"] = trainer._total_train_tokens / seconds if seconds else None
     if told := agreement.note(exact=not options.bf16):
         note(told)
     return result

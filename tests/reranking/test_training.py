@@ -228,8 +228,11 @@ def test_the_command_writes_a_whole_folder_with_figures_and_says_when_there_is_n
     about_head, summary = told(done.stderr)  # no library chatter
     assert "score.weight drawn anew" in about_head
     assert "30 steps" in summary
+    assert "tokens/s" in summary
     figures = manifest.read(tmp_path / "rr")["figures"]
     assert {"loss", "accuracy", "dev_auc", "kept_step", "card", "check", "programs", "prompt_cut"} <= figures.keys()
+    assert figures["tokens_per_second"] > 0
+    assert 50e6 < figures["peak_memory"] < 50e9, "bytes"
     assert figures["card"]["auc"] == pytest.approx(figures["dev_auc"])
     assert figures["check"]["hard_negatives"] == 24
     again = rrk(*command)
