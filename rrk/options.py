@@ -10,6 +10,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from rrk.errors import UsageError
+
 Inputs = Annotated[
     Optional[list[str]],  # noqa: UP045 - typer reads this at run time
     typer.Argument(
@@ -96,3 +98,14 @@ def own_threads() -> bool:
 def texts(given: list[str] | None) -> tuple[str, ...]:
     r"""Texts of a repeated option, in which \n, \t and \x41 mean what they mean in Python."""
     return tuple(text.encode().decode("unicode_escape") if "\\" in text else text for text in given or ())
+
+
+def content(path: str | None) -> str:
+    """The text of a file that an option names; empty where none is named."""
+    if path is None:
+        return ""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from None

@@ -32,6 +32,14 @@ def sample(
             "--for", metavar="programs|tests", help="tests: asserts for the function, for execute --evidence."
         ),
     ] = "programs",
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Ask an instruct model by its chat template; the program is taken out.")
+    ] = False,
+    system: Annotated[str, typer.Option(metavar="TEXT", help="--chat: a system message.")] = "",
+    instruction: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="FILE", help="--chat: what is asked, with {prompt} and {language}. [default: ours]"),
+    ] = None,
     engine: Annotated[str, typer.Option(metavar="transformers|openai", help="Here, or on a server.")] = "transformers",
     base_url: Annotated[
         Optional[str],  # noqa: UP045
@@ -77,12 +85,17 @@ def sample(
     a command line can be read by everybody on the machine. logprob is null where it sends none, and
     is the server's notion of it otherwise (vLLM: of the plain model, as here).
 
+    --chat asks through the model's chat template (a server: /chat/completions). The program is taken out of the answer: the
+    fenced block that defines the function, with the prompt's imports before it, `completion_kind: full`. The answer stays in
+    `response`, and logprob and tokens are the whole answer's. Base models want no --chat.
+
     --for tests asks for asserts as CodeT does (Python) and gives one row {task_id, samples} a problem.
 
     \b
     Examples:
       rrk sample problems.jsonl -m Qwen/Qwen2.5-Coder-0.5B -n 20 --temperature 0.8 --top-p 0.95 -o candidates.jsonl
       rrk sample problems.jsonl -m runs/sft -n 1 --temperature 0 | rrk execute -p problems.jsonl
+      rrk sample problems.jsonl -m Qwen/Qwen2.5-Coder-0.5B-Instruct --chat -n 1 --temperature 0 --max-tokens 512
       rrk sample problems.jsonl -m deepseek-coder --engine openai --base-url http://localhost:8000/v1 -j 32 -o out.jsonl
       rrk sample problems.jsonl -m runs/sft --for tests -n 50 -o generated_tests.jsonl
     """
@@ -107,7 +120,14 @@ def sample(
         seed=seed,
         stop=options.texts(stop),
         tests=what == "tests",
+        chat=chat,
+        system=system,
+        instruction=options.content(instruction),
     )
+    if (system or instruction) and not chat:
+        raise UsageError("--system and --instruction belong to --chat")
+    if chat and order.tests:
+        raise UsageError("--for tests continues a text; leave --chat out")
 
     def say(text: str) -> None:
         if not quiet:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
-from rrk.generation import dtypes
+from rrk.generation import chat, dtypes
 from rrk.generation.models import load
 from rrk.generation.sampler import Sampler
 from rrk.generation.tasks import Order, Sample, Task, Tasks
@@ -24,7 +25,7 @@ class Engine:
     ):
         model, tokenizer = load(order.model, device, dtype)
         self.about = {"dtype": dtypes.name(model)}
-        self.model = model
+        self.model, self._chat = model, order.chat
         self._sampler = Sampler(
             model,
             tokenizer,
@@ -37,5 +38,6 @@ class Engine:
         )
 
     def __call__(self, tasks: Tasks) -> Iterator[tuple[Task, list[Sample]]]:
-        for task, group in self._sampler.stream(tasks, tasks.ready):
+        asked = (replace(task, ids=tuple(chat.render(self._sampler.tokenizer, [*task.messages]))) for task in tasks)
+        for task, group in self._sampler.stream(asked if self._chat else tasks, tasks.ready):
             yield task, [Sample(c.text, round(c.logprob, 6), len(c.ids), c.finish) for c in group]

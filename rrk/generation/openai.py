@@ -46,7 +46,7 @@ class Engine:
         first_pause: float = 1.0,
     ):
         self._order, self._jobs, self._timeout, self._notice = order, jobs, timeout, notice
-        self._url = base_url.rstrip("/") + "/completions"
+        self._url = base_url.rstrip("/") + ("/chat/completions" if order.chat else "/completions")
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._tries, self._first_pause = tries, first_pause
         self._closed = self._answered = False
@@ -77,14 +77,14 @@ class Engine:
         while len(made) < order.samples:
             # Servers that cap n, or know no n, give fewer than asked for: ask for the rest, with another seed.
             want = order.samples - len(made)
-            body = {
+            body: dict[str, Any] = {
                 "model": order.model,
-                "prompt": task.prompt,
+                **({"messages": [*task.messages]} if order.chat else {"prompt": task.prompt}),
                 "n": want,
                 "temperature": order.temperature,
                 "top_p": order.top_p,
                 "max_tokens": order.max_tokens,
-                "logprobs": 0,
+                "logprobs": True if order.chat else 0,
                 "seed": seeds.derive(order.seed, task.task_id, len(made)) % (1 << 31),
             }
             if task.stop:
@@ -95,7 +95,7 @@ class Engine:
                     f"{self._url}: an answer without choices for '{task.task_id}'; is it a completions server?"
                 )
             made += [
-                _read(choice, task.stop, self._url)
+                _read(choice, task.stop, self._url, order.chat)
                 for choice in sorted(choices, key=lambda c: c.get("index", 0))[:want]
             ]
         return made
@@ -130,15 +130,19 @@ class Engine:
         raise RrkError(f"{self._url}: given up")
 
 
-def _read(choice: dict[str, Any], stops: tuple[str, ...], url: str) -> Sample:
-    text = choice.get("text")
+def _read(choice: dict[str, Any], stops: tuple[str, ...], url: str, chat: bool = False) -> Sample:
+    message = choice.get("message")
+    text = message.get("content") if chat and isinstance(message, dict) else choice.get("text")
     if not isinstance(text, str):
         # An empty program with an EOS would be learnt from.
-        chat = "; it answers as a chat server does: is --base-url right?" if "message" in choice else ""
-        raise RrkError(f"{url}: an answer without text (finish_reason {choice.get('finish_reason')!r}){chat}")
+        hint = "; it answers as a chat server does: --chat asks it so" if message is not None and not chat else ""
+        raise RrkError(f"{url}: an answer without text (finish_reason {choice.get('finish_reason')!r}){hint}")
     # Servers cut stop strings off; those that do not are helped.
     at = min((at for stop in stops if (at := text.find(stop)) >= 0), default=-1)
-    numbers = (choice.get("logprobs") or {}).get("token_logprobs")
+    told = choice.get("logprobs") or {}
+    numbers = told.get("token_logprobs")
+    if chat and isinstance(told.get("content"), list):
+        numbers = [token.get("logprob") for token in told["content"] if isinstance(token, dict)]
     known = isinstance(numbers, list) and all(isinstance(x, (int, float)) for x in numbers)
     reason = choice.get("finish_reason")
     if reason not in (None, "stop", "eos", "eos_token"):

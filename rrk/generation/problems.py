@@ -36,6 +36,8 @@ class Asked(Protocol):
     def seeds(self) -> Sequence[int]: ...
     @property
     def stop(self) -> Sequence[str]: ...
+    @property
+    def ids(self) -> Sequence[int] | None: ...
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Ask:
     prompt: str
     seeds: Sequence[int]
     stop: Sequence[str] = ()
+    ids: Sequence[int] | None = None  # the prompt's tokens, where they are not those of its text
 
 
 @dataclass(eq=False)

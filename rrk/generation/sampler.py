@@ -173,7 +173,7 @@ class Sampler:
             batch = [more] if (more := next(source, None)) is not None else []
 
     def _problem(self, asked: Asked) -> Problem:
-        head = encode_prompt(self.tokenizer, asked.prompt)
+        head = encode_prompt(self.tokenizer, asked.prompt) if asked.ids is None else list(asked.ids)
         if len(head) >= self.longest:
             raise RrkError(
                 f"a prompt has {len(head)} tokens, the model reads {self.longest}: {asked.prompt[:40]!r}...; leave it out"

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from rrk import rows, seeds
 from rrk.errors import RowError
+from rrk.generation import chat
 
 # What travels with candidates of a problem's own fields. A list of what may not would miss the next benchmark's name for its
 # tests or its answer.
@@ -53,6 +54,9 @@ class Order:
     seed: int = 0
     stop: tuple[str, ...] = ()
     tests: bool = False
+    chat: bool = False
+    system: str = ""
+    instruction: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class Task:
     prompt: str
     stop: tuple[str, ...]
     seeds: tuple[int, ...]
+    messages: tuple[dict[str, str], ...] = ()  # instead of the prompt, where a chat model is asked
+    ids: tuple[int, ...] | None = None  # the same as tokens, once an engine has made them
 
 
 @dataclass(frozen=True)
@@ -93,11 +99,15 @@ def task(row: dict[str, Any], order: Order) -> Task:
     except UnicodeEncodeError as error:
         raise RowError(f"field 'prompt' is not valid text: {error.reason}", rows.where(row)) from None
     prompt, stop, purpose = problem.prompt, problem.stop_tokens, "sample"
+    said: tuple[dict[str, str], ...] = ()
+    if order.chat:
+        # A problem's stop tokens end a continuation; an answer ends by itself.
+        said, stop = tuple(chat.messages(problem, order.system, order.instruction)), ()
     if order.tests:
         prompt, stop, purpose = tests_prompt(problem, row), TEST_STOPS, "tests"
     # Independent of engine, batch, shard and resume: who asks again for the same completion gets the same stream.
     streams = tuple(seeds.derive(order.seed, purpose, problem.task_id, i) for i in range(order.samples))
-    return Task(row, problem.task_id, problem.language, prompt, (*order.stop, *stop), streams)
+    return Task(row, problem.task_id, problem.language, prompt, (*order.stop, *stop), streams, said)
 
 
 def validate(row: dict[str, Any], order: Order) -> None:
@@ -125,6 +135,9 @@ def output_rows(task: Task, drawn: list[Sample], order: Order) -> list[dict[str,
     made = []
     for i, sample in enumerate(drawn):
         own = {"completion_id": i, "completion": sample.text, **how}
+        if order.chat:
+            own |= chat.candidate(sample.text, rows.problem(task.row, tests=False))
+        # Of a chat answer they are the whole answer's.
         own |= {"logprob": sample.logprob, "tokens": sample.tokens, "finish_reason": sample.finish}
         made.append({**head, **own, **{key: value for key, value in extra.items() if key not in own}})
     return made
