@@ -145,11 +145,13 @@ def finish(
 class Agreement:
     """How far two readings of the same programs are apart. `same_order`: share of a group's pairs that both order alike.
 
-    `spread` is the standard deviation of the scores; a difference matters by its share of that.
+    `spread` is the standard deviation of the scores; a difference matters by its share of that. `apart` is the largest
+    difference less what moves all scores alike, as fewer bits do: Bradley-Terry and rank do not see it.
     """
 
     programs: int
     largest_difference: float
+    apart: float
     spread: float
     same_order: float | None
 
@@ -162,9 +164,11 @@ class Agreement:
             same = torch.sign(one[first] - one[second]) == torch.sign(other[first] - other[second])
             alike += int(same.sum())
             pairs += len(first)
+        difference = trained - scored
         return cls(
             len(scored),
-            float((trained - scored).abs().max()),
+            float(difference.abs().max()),
+            float((difference - difference.mean()).abs().max()),
             float(scored.std(unbiased=False)),
             alike / pairs if pairs else None,
         )
@@ -172,7 +176,7 @@ class Agreement:
     def note(self, exact: bool) -> str | None:
         """What to tell of it. `exact`: both are float32; otherwise one is bf16, whose rounding is a few hundredths of the spread."""
         allowed = max(1e-3, 0.01 * self.spread) if exact else max(0.1, 0.25 * self.spread)
-        if self.largest_difference <= allowed:
+        if (self.largest_difference if exact else self.apart) <= allowed:
             return None
         order = "" if self.same_order is None else f", {self.same_order:.0%} of pairs in the same order"
         return (

@@ -265,3 +265,16 @@ def test_the_transformers_pipeline_gives_the_same_scores_on_our_folder(tmp_path)
     assert theirs("def f():\n    return 1\n<eos>")[0]["score"] == pytest.approx(
         made.score("def f():\n", ["    return 1\n"])[0], abs=1e-5
     )
+
+
+def test_what_fewer_bits_move_alike_is_taken_off_and_in_float32_refused(tmp_path):
+    """bf16 moved every score of a 0.5B model by .94: no other order, but another calibration, and no damaged checkpoint."""
+    models.save(tmp_path, "llama", labels=1)
+    plain = Scorer(*network.load(tmp_path, "cpu", "float32"), Rendering())
+    moved = [score + 0.7 for score in plain.golden()]
+    record.write(tmp_path, record.Record(Rendering(), moved))
+    with pytest.raises(RrkError, match="when it was saved"):
+        Scorer.load(tmp_path, "cpu", "float32")
+    scorer = Scorer.load(tmp_path, "cpu", "bfloat16")
+    assert scorer.shift == pytest.approx(0.7, abs=0.05)
+    assert sum(scorer.golden()) == pytest.approx(sum(moved), abs=1e-3)
