@@ -1,7 +1,7 @@
 """Sampling on a real code model: the whole job's tokens/s beside the model's bare forward pass, `generate` and `generate_batch`.
 
 python -m tests.benchmarks.sampling_model MODEL [--problems FILE] [--limit 164] [--samples 16] [--rows 64 128]
-    [--temperature .8] [--max-tokens 256] [--device auto] [--dtype auto] [--without generate generate_batch]
+    [--temperature .8] [--max-tokens 256] [--device auto] [--dtype auto] [--cpu-time] [--without generate generate_batch]
 
 MODEL: a causal checkpoint's folder. PROBLEMS: Problem rows; default: HumanEval beside the repository (../shared), if there.
 
@@ -32,6 +32,7 @@ from rrk.generation.models import encode_prompt, load
 from rrk.generation.problems import Ask
 from rrk.generation.sampler import Sampler
 
+CLOCK = time.perf_counter
 HUMANEVAL = Path(__file__).parents[3] / "shared/data/problems/humaneval.jsonl.gz"
 
 
@@ -45,11 +46,11 @@ def seconds(work, device) -> float:
     """Of one call."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    start = time.perf_counter()
+    start = CLOCK()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    return CLOCK() - start
 
 
 @torch.no_grad()
@@ -136,6 +137,8 @@ def generate_batch(model, tokenizer, problems, args, count: int) -> float:
 
 def measure(args, say=print) -> list[dict]:
     """A row for each number of rows."""
+    global CLOCK
+    CLOCK = time.process_time if args.cpu_time else time.perf_counter
     model, tokenizer = load(args.model, args.device, args.dtype)
     problems = read(args.problems, args.limit)
     say(f"{args.model}: {model.num_parameters() / 1e6:.0f}M parameters, {dtypes.name(model)}, {model.device}")
@@ -176,6 +179,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--context", type=int, default=200, help="tokens in the cache of the bare step")
     parser.add_argument("--steps", type=int, default=16, help="tokens a row of generate and generate_batch")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--cpu-time", action="store_true", help="seconds of CPU: on a busy machine, with one thread")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--without", nargs="*", default=[], choices=["generate", "generate_batch"])
 
