@@ -10,7 +10,7 @@ prompt's are copied there: reading them once for all rows of a problem (decoding
 but ties a batch to few problems of like lengths. Rows always stand together, from 0: the last moves into a hole.
 
 transformers' own continuous batching (`generate_batch`, 5.23) is not used. Measured on two cores with a 0.5B model in bf16, 64
-requests of 4 prompts, 24 tokens each: 38 tokens/s (19 with top-p .95), where `generate` gave 50 (40) and this gives over 200.
+requests of 4 prompts, 24 tokens each: 38 tokens/s (19 with top-p .95), where `generate` gave 50 (40).
 It draws from one random stream for all requests, gives log-probabilities of the cut and heated distribution only, and knows
 no stop strings.
 """
