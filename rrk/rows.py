@@ -163,8 +163,10 @@ def completion(row: dict[str, Any]) -> str:
     """What the model wrote: `completion`, or `solution` (a whole program, as EvalPlus writes it)."""
     if "completion" not in row and "solution" in row:
         return str(need(row, "solution"))
+    # Where else it may be is looked for only if it is not there: this runs for every row of every stage.
+    elsewhere = "" if "completion" in row else _elsewhere(row)
     return str(
-        need(row, "completion", str, "a candidate has 'completion' (or 'solution', a whole program)" + _elsewhere(row))
+        need(row, "completion", str, f"a candidate has 'completion' (or 'solution', a whole program){elsewhere}")
     )
 
 

@@ -21,16 +21,15 @@ from rrk.cases import CHECK, Case, CaseSet
 from rrk.sandbox import recipes, wire
 from rrk.sandbox.box import Limits
 from rrk.sandbox.lane_process import PYTHON, JailedBox, Process
+from rrk.sandbox.lane_verdict import limit_hit
 from rrk.sandbox.toolchain import Toolchain
 from rrk.sandbox.verdict import (
     EXCEPTION,
     MEMORY_LIMIT,
     NO_TOOLCHAIN,
     OK,
-    OUTPUT_LIMIT,
     SANDBOX_ERROR,
     SYNTAX_ERROR,
-    TIMEOUT,
     Job,
     Verdict,
     clip,
@@ -207,12 +206,8 @@ def _outcome(lane: Jails, runner: Runner, suite: CaseSet, case: Case, seen: dict
     name, reason = OK, None
     text = (stderr + b"\n" + stdout[-4096:]).decode("utf-8", "replace")
     mode = runner.mode
-    if seen["memory"]:
-        name, reason = MEMORY_LIMIT, "memory"
-    elif seen["timed_out"]:
-        name, reason = TIMEOUT, seen["timed_out"]
-    elif seen["flooded"]:
-        name, reason = OUTPUT_LIMIT, "output"
+    if hit := limit_hit(seen):
+        name, reason = hit
     elif code != 0:
         name, reason = EXCEPTION, "exit" if code is None or code >= 0 else f"signal_{-code}"
         if said[:1] == b"s" or (mode and mode.syntax and mode.syntax.search(text)):

@@ -37,9 +37,8 @@ def serve(control: socket.socket) -> None:
     kept: OrderedDict[tuple[Any, ...], Prepared | str] = OrderedDict()
     size = 0
     sys.setrecursionlimit(3000)
-    sys.set_int_max_str_digits(
-        0
-    )  # a result of 5,000 digits is a result; how long reading may take is bounded elsewhere
+    # A result of 5,000 digits is a result; how long reading it may take is bounded elsewhere.
+    sys.set_int_max_str_digits(0)
     sys.argv = ["tests"]  # unittest.main() reads it
     while True:
         header, blob, fds = wire.receive(control)

@@ -36,12 +36,8 @@ def classified(seen: dict[str, Any], found: dict[str, Any], integrity: str | Non
         code = os.waitstatus_to_exitcode(status)
     end, text = found["end"], str(found.get("text") or "")
     name, reason = EXCEPTION, None
-    if seen["memory"]:
-        name, reason = MEMORY_LIMIT, "memory"
-    elif seen["timed_out"]:
-        name, reason = TIMEOUT, seen["timed_out"]
-    elif seen["flooded"]:
-        name, reason = OUTPUT_LIMIT, "output"
+    if hit := limit_hit(seen):
+        name, reason = hit
     elif end == "ok":
         name, code = OK, 0
     elif end == "tampered":
@@ -92,6 +88,15 @@ def classified(seen: dict[str, Any], found: dict[str, Any], integrity: str | Non
         integrity=integrity if name == OK else None,
         overloaded=bool(seen["overloaded"]),
     )
+
+
+def limit_hit(seen: dict[str, Any]) -> tuple[str, str] | None:
+    """(status, reason) of the limit that a process ran into; of two that were hit together always the same one."""
+    if seen["memory"]:
+        return MEMORY_LIMIT, "memory"
+    if seen["timed_out"]:
+        return TIMEOUT, seen["timed_out"]
+    return (OUTPUT_LIMIT, "output") if seen["flooded"] else None
 
 
 def loaded(answer: tuple[bytes, bytes] | None) -> dict[str, Any]:
