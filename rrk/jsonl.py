@@ -13,7 +13,6 @@ import gzip
 import io
 import json
 import os
-import re
 import select
 import shutil
 import sys
@@ -30,8 +29,8 @@ from rrk.errors import RowError, RrkError, UsageError
 
 STDIN = "-"
 
-# An integer that orjson would read as a float: 19 digits or more, not preceded by a digit, point or exponent.
-_LONG_INTEGER = re.compile(rb"\d{19}")
+# From here on a float may be an integer that orjson has no room for.
+_BEYOND = 2.0**63
 
 
 class Row(dict[str, Any]):
@@ -50,12 +49,27 @@ class NonFinite(float):
 
 def loads(line: bytes) -> Any:
     """Parse one line; integers of any size stay integers. Raises ValueError on bad JSON."""
-    if not _LONG_INTEGER.search(line):
-        try:
-            return orjson.loads(line)
-        except orjson.JSONDecodeError:
-            pass
+    try:
+        value = orjson.loads(line)
+        if not _huge(value):
+            return value
+    except orjson.JSONDecodeError:
+        pass
     return json.loads(line.decode("utf-8", "surrogatepass"), parse_constant=NonFinite)
+
+
+def _huge(value: Any) -> bool:
+    """Whether a float in it is as large as what becomes of such integers. Much cheaper than looking for digits in the line."""
+    groups = [value if isinstance(value, (dict, list)) else [value]]
+    for group in groups:
+        for item in group.values() if type(group) is dict else group:
+            kind = type(item)
+            if kind is float:
+                if not -_BEYOND < item < _BEYOND:
+                    return True
+            elif kind is dict or kind is list:
+                groups.append(item)
+    return False
 
 
 def dumps(row: Any) -> bytes:

@@ -29,8 +29,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,8 +90,12 @@ class _Candidate:
     identity: int | str
     text: str
     score: float | None
-    tokens: list[str]
+    language: str
+    key: Hashable  # what programs that are the same have in common
     share: float  # of tests that held; 1 and 0 for passed and failed where shares are not compared
+
+    def shingles(self) -> frozenset[tuple[str, ...]]:
+        return shingles(tokens(self.text, self.language))
 
 
 def validate(row: dict[str, Any]) -> None:
@@ -119,16 +123,33 @@ def tokens(text: str, language: str) -> list[str]:
     A line comment is only dropped where the line begins with it: `#` and `//` inside code may be an operator or text.
     Indentation is kept for Python, where it is syntax.
     """
-    markers = tuple(mark for mark, languages in _LINE_COMMENT.items() if language in languages)
     found: list[str] = []
-    for line in text.splitlines():
-        stripped = line.strip()
-        if not stripped or (markers and stripped.startswith(markers)):
-            continue
+    for line in _lines(text, language):
         if language == "py":
             found.append(f"<{len(line) - len(line.lstrip())}>")
-        found += _TOKEN.findall(stripped)
+        found += _TOKEN.findall(line)
     return found
+
+
+def keys(texts: Sequence[str], language: str) -> list[Hashable]:
+    """A key a program, equal where `tokens` are: the tokens are only looked at where the texts without blanks agree."""
+    bare = ["".join("".join(_lines(text, language)).split()) for text in texts]
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for short, text in zip(bare, texts, strict=True):
+        spellings[short].add(text)
+    return [
+        short if len(spellings[short]) == 1 else tuple(tokens(text, language))
+        for short, text in zip(bare, texts, strict=True)
+    ]
+
+
+def _lines(text: str, language: str) -> list[str]:
+    """The lines that are neither blank nor a comment."""
+    lines = [line for line in text.splitlines() if line and not line.isspace()]
+    markers = tuple(mark for mark, languages in _LINE_COMMENT.items() if language in languages)
+    if any(mark in text for mark in markers):
+        return [line for line in lines if not line.lstrip().startswith(markers)]
+    return lines
 
 
 def shingles(words: Sequence[str]) -> frozenset[tuple[str, ...]]:
@@ -192,15 +213,13 @@ def _distinct(
 ) -> tuple[list[_Candidate], list[_Candidate]]:
     """Passing and failing programs, each text once; by shares, those that may be the better and the worse of a pair."""
     sides: tuple[list[_Candidate], list[_Candidate]] = ([], [])
-    seen: dict[tuple[str, ...], bool] = {}
-    conflicting: set[tuple[str, ...]] = set()
-    for position, row in enumerate(candidates):
+    seen: dict[Hashable, bool] = {}
+    conflicting: set[Hashable] = set()
+    judged = [(position, row) for position, row in enumerate(candidates) if row["passed"] is not None]
+    count["unjudged"] += len(candidates) - len(judged)
+    texts = [rows.completion(row) for _, row in judged]
+    for (position, row), text, key in zip(judged, texts, keys(texts, language), strict=True):
         verdict = row["passed"]
-        if verdict is None:
-            count["unjudged"] += 1
-            continue
-        words = tokens(rows.completion(row), language)
-        key = tuple(words)
         if key in seen:
             count["duplicates"] += 1
             if seen[key] != verdict:
@@ -214,11 +233,11 @@ def _distinct(
             count["left_out_share_0"] += 1
             continue
         sides[0 if share >= BETTER else 1].append(
-            _Candidate(row, position if identity is None else identity, rows.completion(row), score, words, share)
+            _Candidate(row, position if identity is None else identity, text, score, language, key, share)
         )
     # The same program with both verdicts: flaky tests. Neither is a lesson.
     count["flaky"] += len(conflicting)
-    passing, failing = ([c for c in side if tuple(c.tokens) not in conflicting] for side in sides)
+    passing, failing = ([c for c in side if c.key not in conflicting] for side in sides)
     return passing, failing
 
 
@@ -241,12 +260,12 @@ def _hard(
             return {}
         bar = _quantile(good_scores, options.hard_quantile)
         order = [i for i in order if scored[i] >= bar]
-    good_shingles = [shingles(good.tokens) for good in passing]
+    good_shingles = [good.shingles() for good in passing]
     reasons: dict[int, str] = {}
     for index in order:
         if options.hard_top is not None and len(reasons) >= options.hard_top:
             break
-        own = shingles(failing[index].tokens)
+        own = failing[index].shingles()
         if any(similarity(own, other) >= options.near_duplicate for other in good_shingles):
             count["hard_left_out_near_duplicate"] += 1
             continue

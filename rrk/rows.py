@@ -65,6 +65,8 @@ def language_code(name: str) -> str:
 def need(row: dict[str, Any], field: str, kind: type | tuple[type, ...] = str, remedy: str = "") -> Any:
     """The value of a field that must be there, or a RowError that names file, line, field and remedy."""
     value = row.get(field, _MISSING)
+    if type(value) is kind and kind is not float:
+        return value
     tail = f"; {remedy}" if remedy else ""
     if value is _MISSING:
         raise RowError(f"no field '{field}'{tail}", where(row))

@@ -116,6 +116,7 @@ class Items(Generic[Item]):
         self._by_problem = unit == "problem"
         self._limit, self._shard, self._validate = limit, shard, validate
         self._group: list[Row] = []
+        self._key: tuple[str, str] | None = None  # of the group
         self._closed: set[tuple[str, str]] = set()
         self._queue: deque[tuple[Any, int]] = deque()  # items that are whole, with the checksum behind them
         self._checksum = 0
@@ -166,12 +167,16 @@ class Items(Generic[Item]):
                 self._checksum = checksum
                 self._push(row)
                 return
-            task = rows.problem_key(row)
-            if self._group and task != rows.problem_key(self._group[0]):
-                self._push_group()
-            if task in self._closed:
-                hint = f"sort by task_id, or use --unsorted (holds all rows in memory); '{task[0]}' was complete before"
-                raise Scattered(f"the rows of a problem must stand together: {hint}", rows.where(row))
+            key = rows.problem_key(row)
+            if key != self._key:
+                if self._group:
+                    self._push_group()
+                if key in self._closed:
+                    hint = (
+                        f"sort by task_id, or use --unsorted (holds all rows in memory); '{key[0]}' was complete before"
+                    )
+                    raise Scattered(f"the rows of a problem must stand together: {hint}", rows.where(row))
+                self._key = key
             if not self._ended:
                 self._group.append(row)
                 self._checksum = checksum

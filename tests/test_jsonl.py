@@ -32,6 +32,8 @@ def test_any_row_survives_a_round_trip_with_its_key_order(row):
 def test_integers_beyond_64_bits_stay_integers(number):
     assert jsonl.loads(jsonl.dumps({"n": number})) == {"n": number}
     assert jsonl.loads(f'{{"n": {number}}}'.encode()) == {"n": number}
+    assert jsonl.loads(f'{{"a": [{{"n": [1.5, {number}]}}]}}'.encode()) == {"a": [{"n": [1.5, number]}]}
+    assert jsonl.loads(str(number).encode()) == number
 
 
 def test_lone_surrogates_and_nan_of_other_tools_are_read_and_written():

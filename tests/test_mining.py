@@ -7,10 +7,12 @@ import json
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rrk import jsonl
 from rrk.errors import RowError
-from rrk.mining import Figures, MiningOptions, mine, replay, shingles, similarity, tokens, validate
+from rrk.mining import Figures, MiningOptions, keys, mine, replay, shingles, similarity, tokens, validate
 
 
 def row(i, passed, score=None, text=None, **more):
@@ -287,3 +289,19 @@ def test_shares_that_were_not_counted_are_told(rrk):
     assert done.returncode == 3
     assert b"no field 'pass_share'; run `rrk execute --all-tests`" in done.stderr
     assert rrk("mine", "--margin", "shares", input=jsonl.dumps(row)).returncode == 2
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from(["a", "b", " ", "  ", "\n", "\n ", "#", "//", "'", "+", "1", ".", "\x0c", "\u2028"])
+        ).map("".join),
+        max_size=6,
+    ),
+    st.sampled_from(["py", "cpp", "lua", "rkt"]),
+)
+def test_keys_are_equal_where_tokens_are(texts, language):
+    """The short cut that spares most programs their tokens calls the same programs the same."""
+    short, words = keys(texts, language), [tokens(text, language) for text in texts]
+    for i in range(len(texts)):
+        assert [key == short[i] for key in short] == [found == words[i] for found in words]

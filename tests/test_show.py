@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from rrk import jsonl, manifest, terminal
+from rrk.evaluation import browse
 from tests.conftest import environment, rrk_command
 from tests.evaluation.test_report import rows_of
 
@@ -255,7 +256,18 @@ def test_visible_keeps_text_and_spells_out_control():
 
 
 def test_of_equal_scores_the_better_rank_comes_first():
-    from rrk.evaluation import browse
 
     rows = [{"score": 1.0, "rank": 3}, {"score": 2.0, "rank": 2}, {"score": 2.0, "rank": 1}, {"passed": True}]
     assert [row.get("rank") for row in browse.ranked(rows)] == [1, 2, 3, None]
+
+
+def test_only_what_will_be_shown_is_kept():
+    """A file larger than memory can be looked at."""
+    rows = [{"task_id": f"a/{n % 3}", "completion": "", "passed": n % 2 == 0, "score": float(n)} for n in range(300)]
+    counted = browse.gather(iter(rows))
+    assert [(group.size, group.kept) for group in counted.groups.values()] == [(100, [])] * 3
+    best = browse.gather(iter(rows), wanted=browse.Filter(passed=False), top=2)
+    for number, group in enumerate(best.groups.values()):
+        assert len(group.kept) <= 6
+        fitting = [row for row in rows if row["task_id"] == f"a/{number}" and not row["passed"]]
+        assert browse.ranked(group.kept)[:2] == browse.ranked(fitting)[:2]

@@ -87,12 +87,13 @@ def show(
             raise UsageError(f"{path}: no such file")
     wanted = browse.Filter(passed=True if passed else False if failed else None, status=status, id=id)
     code = rows.language_code(language) if language else None
-    problems = browse.gather(jsonl.read(files or [jsonl.STDIN]), code, task)
+    listed = bool(task or top or wanted.any())
+    problems = browse.gather(jsonl.read(files or [jsonl.STDIN]), code, task, wanted if listed else None, top)
     if task and not problems.groups:
         raise UsageError(f"no problem '{task}' in the input{browse.near(task, problems.names)}")
     chosen = list(problems.groups.items())[:limit]
     pairs = problems.pairs
-    if not (task or top or wanted.any()):
+    if not listed:
         if pairs:
             counts = [browse.pair_counts(group) for _, group in chosen]
             lines = [[name, lang, *map(str, c)] for ((lang, name), _), c in zip(chosen, counts, strict=True)]
@@ -104,11 +105,11 @@ def show(
     shown = 0
     for (lang, name), group in chosen:
         if pairs:
-            for pair in group[:top]:
+            for pair in group.kept:
                 _pair(name, lang, pair, color)
                 shown += 1
             continue
-        ranked = [row for row in browse.ranked(group) if wanted.fits(row)][:top]
+        ranked = browse.ranked(group.kept)[:top]
         if not ranked:
             continue
         prompt = browse.common_prompt(ranked)
@@ -116,21 +117,21 @@ def show(
             terminal.line(f"=== {name} ({lang})", "bold cyan", color)
             terminal.code(prompt, lang, color)
         for row in ranked:
-            _program(name, lang, row, group, color, output_too, prompt)
+            _program(name, lang, row, group.size, color, output_too, prompt)
             shown += 1
     if not shown:
         print("rrk show: nothing fits these filters", file=sys.stderr)
 
 
 def _program(
-    name: str, lang: str, row: dict[str, Any], group: list[Any], color: str, output_too: bool, prompt: str | None
+    name: str, lang: str, row: dict[str, Any], of: int, color: str, output_too: bool, prompt: str | None
 ) -> None:
     from rrk import rows, terminal
     from rrk.evaluation import browse
 
     style = {True: "bold green", False: "bold red"}.get(row.get("passed"), "bold yellow")  # type: ignore[arg-type]
     terminal.line()
-    terminal.line(terminal.one_line(f"--- {browse.headline(name, row, len(group))}"), style, color)
+    terminal.line(terminal.one_line(f"--- {browse.headline(name, row, of)}"), style, color)
     # Programs with a prompt of their own are shown whole; the others continue the one above.
     whole = prompt is None and isinstance(row.get("prompt"), str)
     terminal.code(rows.program(row) if whole else rows.completion(row), lang, color)

@@ -1,7 +1,10 @@
 """What `rrk show` says of rows: which fit, in what order, and a line about each (pure).
 
-problems = gather(rows, language="py", task="HumanEval/3")
-for row in ranked(problems.groups["py", "HumanEval/3"]): headline("HumanEval/3", row, 20)
+    problems = gather(rows, language="py", task="HumanEval/3", wanted=Filter(passed=False), top=1)
+    group = problems.groups["py", "HumanEval/3"]
+    for row in ranked(group.kept): headline("HumanEval/3", row, group.size)
+
+Rows are counted as they come, and only those that will be shown are kept: a file may be larger than memory.
 """
 
 from __future__ import annotations
@@ -20,10 +23,53 @@ KINDS = ("hard", "random", "replay")
 
 
 @dataclass
-class Gathered:
-    """Rows by (language, task), in the order of first appearance; `names` are all tasks seen."""
+class Group:
+    """One problem's candidates, or its pairs: how many there are of which kind, and those that were to be kept."""
 
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    size: int = 0
+    judged: int = 0
+    passed: int = 0
+    best: float = -math.inf  # score of the best-scored judged candidates
+    tied: int = 0  # how many have it
+    tied_passed: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)  # of pairs
+    kept: list[dict[str, Any]] = field(default_factory=list)
+
+    def count(self, row: Mapping[str, Any]) -> None:
+        self.size += 1
+        if row.get("status"):
+            self.statuses[str(row["status"])] += 1
+        if row.get("kind") in KINDS:
+            self.kinds[row["kind"]] += 1
+        if row.get("passed") is None:
+            return
+        passed, score = bool(row["passed"]), row.get("score")
+        self.judged += 1
+        self.passed += passed
+        if isinstance(score, (int, float)):
+            if not self.tied or score > self.best:
+                self.best, self.tied, self.tied_passed = score, 0, 0
+            if score == self.best:
+                self.tied += 1
+                self.tied_passed += passed
+
+    def keep(self, row: dict[str, Any], top: int | None, pair: bool) -> None:
+        """Keep a row; of many only the `top` that would be shown: pairs in their order, candidates by their rank."""
+        if pair:
+            if top is None or len(self.kept) < top:
+                self.kept.append(row)
+            return
+        self.kept.append(row)
+        if top is not None and len(self.kept) > 2 * top + 2:
+            self.kept = ranked(self.kept)[:top]
+
+
+@dataclass
+class Gathered:
+    """Problems by (language, task), in the order of first appearance; `names` are all tasks seen."""
+
+    groups: dict[tuple[str, str], Group] = field(default_factory=dict)
     names: dict[str, None] = field(default_factory=dict)
     pairs: bool = False
 
@@ -47,9 +93,15 @@ class Filter:
         )
 
 
-def gather(stream: Iterable[dict[str, Any]], language: str | None = None, task: str | None = None) -> Gathered:
+def gather(
+    stream: Iterable[dict[str, Any]],
+    language: str | None = None,
+    task: str | None = None,
+    wanted: Filter | None = None,
+    top: int | None = None,
+) -> Gathered:
     """Rows by problem; RowError for what is neither a candidate nor a pair. `task` matches its own name, or all names of
-    the same base problem."""
+    the same base problem. Kept are pairs and the candidates that fit `wanted` (None: nothing), `top` a problem at most."""
     found = Gathered()
     for row in stream:
         pair = "chosen" in row and "rejected" in row
@@ -65,7 +117,11 @@ def gather(stream: Iterable[dict[str, Any]], language: str | None = None, task: 
         if task is not None and task != name and rows.base_problem(task) != rows.base_problem(name):
             continue
         found.pairs |= pair
-        found.groups.setdefault((lang, name), []).append(row)
+        if (group := found.groups.get((lang, name))) is None:
+            group = found.groups[lang, name] = Group()
+        group.count(row)
+        if wanted is not None and (pair or wanted.fits(row)):
+            group.keep(row, top, pair)
     if task is not None and any(name == task for _, name in found.groups):
         found.groups = {key: group for key, group in found.groups.items() if key[1] == task}
     return found
@@ -125,22 +181,18 @@ def last_line(text: str) -> str:
     return lines[-1][:200] if lines else ""
 
 
-def overview(group: Sequence[Mapping[str, Any]]) -> list[str]:
+def overview(group: Group) -> list[str]:
     """[passed of judged, the best-scored one's verdict, statuses by number]."""
-    judged = [row for row in group if row.get("passed") is not None]
-    count = f"{sum(bool(row['passed']) for row in judged)}/{len(judged)}" if judged else f"-/{len(group)}"
-    scored = [row for row in judged if isinstance(row.get("score"), (int, float))]
+    count = f"{group.passed}/{group.judged}" if group.judged else f"-/{group.size}"
     best = "-"
-    if scored:
-        top = max(row["score"] for row in scored)
-        tied = [bool(row["passed"]) for row in scored if row["score"] == top]
-        best = "passed" if all(tied) else "failed" if not any(tied) else f"{sum(tied)} of {len(tied)} tied passed"
-    statuses = Counter(str(row["status"]) for row in group if row.get("status"))
-    return [count, best, " ".join(f"{name}:{n}" for name, n in statuses.most_common())]
+    if group.tied:
+        all_or_none = {group.tied: "passed", 0: "failed"}
+        best = all_or_none.get(group.tied_passed, f"{group.tied_passed} of {group.tied} tied passed")
+    return [count, best, " ".join(f"{name}:{n}" for name, n in group.statuses.most_common())]
 
 
-def pair_counts(group: Sequence[Mapping[str, Any]]) -> list[int]:
-    return [len(group), *(sum(row.get("kind") == kind for row in group) for kind in KINDS)]
+def pair_counts(group: Group) -> list[int]:
+    return [group.size, *(group.kinds[kind] for kind in KINDS)]
 
 
 def pair_headline(name: str, pair: Mapping[str, Any]) -> str:

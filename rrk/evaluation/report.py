@@ -23,8 +23,9 @@ A figure is {"mean", "low", "high"}; low and high are null where there are fewer
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,9 +46,10 @@ class Judged:
 
     task_id: str
     language: str
-    passed: list[bool] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)  # empty: not scored
-    lengths: list[int] = field(default_factory=list)
+    # Arrays, for a million candidates must fit.
+    passed: MutableSequence[bool] = field(default_factory=lambda: array("b"))  # type: ignore[arg-type, return-value]
+    scores: MutableSequence[float] = field(default_factory=lambda: array("d"))  # empty: not scored
+    lengths: MutableSequence[int] = field(default_factory=lambda: array("q"))
     unjudged: int = 0
     best: dict[bool, dict[str, Any]] = field(default_factory=dict)  # the best-scored passing and failing row, if kept
 
