@@ -8,7 +8,7 @@ from setuptools.command.build_py import build_py
 
 
 class WithSandboxes(build_py):
-    """build_py, and a copy of sandboxes/ where rrk.sandbox.toolchains.folder() looks for it."""
+    """build_py, and a copy of sandboxes/ where rrk.sandbox.languages.toolchains.folder() looks for it."""
 
     def run(self) -> None:
         super().run()

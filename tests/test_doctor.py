@@ -8,8 +8,8 @@ from collections import namedtuple
 import pytest
 
 from rrk.errors import RrkError
-from rrk.sandbox import toolchains
-from rrk.sandbox.checkup import checkup
+from rrk.sandbox.languages import toolchains
+from rrk.sandbox.self_test import checkup
 from rrk.sandbox.verdict import verdict
 from tests.conftest import ROOT
 from tests.sandbox.fakelane import FakeLane

@@ -57,7 +57,7 @@ def test_the_wheel_judges_a_program_outside_of_the_checkout(installed):
 def test_the_wheel_knows_every_language(installed):
     """`rrk doctor` reads the language files that the wheel carries."""
     env = environment(PYTHONPATH=str(installed / "site"))
-    script = "from rrk.sandbox import toolchains as t; print(t.folder()); print(*sorted(t.all()))"
+    script = "from rrk.sandbox.languages import toolchains as t; print(t.folder()); print(*sorted(t.all()))"
     done = subprocess.run([sys.executable, "-c", script], env=env, cwd=installed, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     place, codes = done.stdout.splitlines()

@@ -39,7 +39,7 @@ def doctor(
     import sys
 
     from rrk import jsonl
-    from rrk.sandbox.checkup import FAIL, checkup
+    from rrk.sandbox.self_test import FAIL, checkup
 
     cores = jobs or len(os.sched_getaffinity(0))
     live = not json and not sys.stdout.isatty()

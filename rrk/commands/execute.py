@@ -217,7 +217,7 @@ class _Work:
     def __call__(self, items):
         from collections import deque
 
-        from rrk.sandbox.judge import Judge
+        from rrk.sandbox.judge.judge import Judge
 
         taken: deque = deque()
         known, generated = self._known, self._generated

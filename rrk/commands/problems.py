@@ -117,7 +117,7 @@ def _testable(row):
     """The row, or RowError where its tests would let every program pass."""
     from rrk import rows
     from rrk.errors import RowError
-    from rrk.sandbox import suites, suites_text
+    from rrk.sandbox.judge import suites, suites_text
 
     if "cases" in row:
         return row  # read already, with an error of its own where there is none

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rrk.sandbox.verdict import Job, Verdict
 
 if TYPE_CHECKING:
-    from rrk.sandbox.judge import Judge
+    from rrk.sandbox.judge.judge import Judge
 
 __all__ = ["Job", "Judge", "Verdict"]
 
@@ -22,7 +22,7 @@ __all__ = ["Job", "Judge", "Verdict"]
 def __getattr__(name: str) -> Any:
     # Lazily: whoever wants a Verdict only should not pay for SQLite and threads.
     if name == "Judge":
-        from rrk.sandbox.judge import Judge
+        from rrk.sandbox.judge.judge import Judge
 
         return Judge
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

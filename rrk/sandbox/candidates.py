@@ -19,7 +19,7 @@ from rrk import cases, jsonl, rows
 from rrk.cases import CaseSet
 from rrk.errors import RowError, RrkError
 from rrk.rows import Problem
-from rrk.sandbox.snippets import asserts
+from rrk.sandbox.judge.snippets import asserts
 from rrk.sandbox.verdict import Job
 
 OWN_TESTS = ("tests", "test", "test_list", "cases")

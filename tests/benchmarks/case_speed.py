@@ -109,7 +109,7 @@ def cpp(programs: int) -> tuple[float, float]:
         jobs = [Job("cpp", "", text, "", full=True, case_set=s) for (text, _), s in zip(work, sets, strict=True)]
         assert all(v.passed for v in judge.judge(jobs))
         ours = time.perf_counter() - began
-    from rrk.sandbox import recipes, toolchains
+    from rrk.sandbox.languages import recipes, toolchains
 
     toolchain = toolchains.load("cpp")
     plan = recipes.bare(toolchain, warm)

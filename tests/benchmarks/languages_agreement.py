@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from rrk.sandbox import recipes, toolchains
+from rrk.sandbox.languages import recipes, toolchains
 from rrk.sandbox.verdict import Job, Verdict
 from tests.conftest import SHARED
 from tests.languages import known
@@ -32,7 +32,7 @@ def plain(jobs: Iterable[Job], workers: int) -> Iterator[Verdict]:
 
 
 def jailed(jobs: Iterable[Job], workers: int) -> Iterator[Verdict]:
-    from rrk.sandbox.judge import Judge
+    from rrk.sandbox.judge.judge import Judge
 
     with Judge(jobs=workers) as judge:
         yield from judge.judge(jobs)

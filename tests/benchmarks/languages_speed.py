@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rrk.sandbox import batches, recipes, toolchains
-from rrk.sandbox.box import Limits, RunSpec
+from rrk.sandbox.jail.box import Limits, RunSpec
+from rrk.sandbox.languages import batches, recipes, toolchains
 from rrk.sandbox.verdict import Job
 from tests.conftest import SHARED
 from tests.languages import known

@@ -23,8 +23,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rrk.sandbox.lane import Lane
 from rrk.sandbox.verdict import Job
+from rrk.sandbox.workers.worker import Lane
 from tests.conftest import SHARED
 
 SECONDS = 3.0

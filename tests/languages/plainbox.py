@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from rrk.sandbox.box import PROOF_FD, Outcome, RunSpec
+from rrk.sandbox.jail.box import PROOF_FD, Outcome, RunSpec
 
 
 class PlainBox:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rrk.errors import RrkError
-from rrk.sandbox import batches, recipes, toolchains
+from rrk.sandbox.languages import batches, recipes, toolchains
 from rrk.sandbox.verdict import Job
 from tests.languages.plainbox import PlainBox
 
@@ -97,7 +97,7 @@ def test_java_classes_of_one_name_do_not_meet():
 
 
 def test_what_is_not_a_tar_of_plain_files_is_not_read():
-    from rrk.sandbox.box import Outcome
+    from rrk.sandbox.jail.box import Outcome
 
     assert batches._members(Outcome(exit_code=0, stdout=b"no tar at all")) == {}
     assert batches._members(Outcome(exit_code=0, error="x", stdout=b"")) == {}

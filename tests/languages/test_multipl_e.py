@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rrk.rows import language_code
-from rrk.sandbox import recipes, toolchains
+from rrk.sandbox.languages import recipes, toolchains
 from rrk.sandbox.verdict import Job
 from tests.languages import known
 from tests.languages.plainbox import PlainBox

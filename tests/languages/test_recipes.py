@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from rrk.sandbox import recipes, toolchains
-from rrk.sandbox.box import Outcome, RunSpec
-from rrk.sandbox.toolchain import Toolchain
+from rrk.sandbox.jail.box import Outcome, RunSpec
+from rrk.sandbox.languages import recipes, toolchains
+from rrk.sandbox.languages.toolchain import Toolchain
 from rrk.sandbox.verdict import Job
 from tests.languages import known
 from tests.languages.plainbox import PlainBox

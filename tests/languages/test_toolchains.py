@@ -9,7 +9,7 @@ import pytest
 
 from rrk.errors import RrkError
 from rrk.rows import LANGUAGES
-from rrk.sandbox import recipes, toolchains
+from rrk.sandbox.languages import recipes, toolchains
 from rrk.sandbox.verdict import Job
 from tests.languages.plainbox import PlainBox
 

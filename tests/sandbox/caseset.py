@@ -14,10 +14,10 @@ from pathlib import Path
 
 from rrk.cases import Case, CaseSet
 from rrk.sandbox import Job
-from rrk.sandbox.case_judge import judge
-from rrk.sandbox.lane import Lane
-from rrk.sandbox.recipe_file import parse
+from rrk.sandbox.judge.case_judge import judge
+from rrk.sandbox.languages.recipe_file import parse
 from rrk.sandbox.verdict import Verdict
+from rrk.sandbox.workers.worker import Lane
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {

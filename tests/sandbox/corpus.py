@@ -19,8 +19,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from rrk.sandbox.lane import Lane
 from rrk.sandbox.verdict import Job, Verdict
+from rrk.sandbox.workers.worker import Lane
 
 WORDS = {
     "OK": "pass",
@@ -49,13 +49,13 @@ def wrong(row: dict, status: str) -> bool:
 
 
 def toolchain(language: str) -> Any:
-    from rrk.sandbox import toolchains  # needs more than the standard library
+    from rrk.sandbox.languages import toolchains  # needs more than the standard library
 
     return toolchains.load(language)
 
 
 def recipe(language: str, job: Job, box: Any) -> Verdict:
-    from rrk.sandbox import recipes
+    from rrk.sandbox.languages import recipes
 
     return recipes.judge(toolchain(language), job, box)
 

@@ -11,8 +11,8 @@ import threading
 import time
 
 from rrk.errors import RrkError
-from rrk.sandbox.lane import PYTHON
 from rrk.sandbox.verdict import Job, Verdict, verdict
+from rrk.sandbox.workers.worker import PYTHON
 from tests.languages.plainbox import PlainBox
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from rrk.cases import Case, CaseSet, Rule
 from rrk.errors import RrkError
-from rrk.sandbox import Job, Judge, toolchains
-from rrk.sandbox.lane import Lane
+from rrk.sandbox import Job, Judge
+from rrk.sandbox.languages import toolchains
+from rrk.sandbox.workers.worker import Lane
 from tests.conftest import ROOT
 from tests.sandbox import caseset
 

@@ -6,7 +6,7 @@ import pytest
 
 from rrk.errors import RrkError
 from rrk.sandbox import Job, Judge
-from rrk.sandbox.lane import Lane
+from rrk.sandbox.workers.worker import Lane
 
 try:
     Lane().close()

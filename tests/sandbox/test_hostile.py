@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from rrk.errors import RrkError
-from rrk.sandbox.lane import Lane
 from rrk.sandbox.verdict import TAMPERED, Job
+from rrk.sandbox.workers.worker import Lane
 from tests.conftest import ROOT
 from tests.sandbox import corpus
 

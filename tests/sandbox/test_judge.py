@@ -10,8 +10,10 @@ from dataclasses import replace
 import pytest
 
 from rrk.errors import RrkError
-from rrk.sandbox import Job, Judge, calibration, toolchains
-from rrk.sandbox.cache import Cache
+from rrk.sandbox import Job, Judge
+from rrk.sandbox.judge import calibration
+from rrk.sandbox.judge.cache import Cache
+from rrk.sandbox.languages import toolchains
 from rrk.sandbox.verdict import Verdict, verdict
 from tests.sandbox.fakelane import FakeLane
 
@@ -169,7 +171,7 @@ def test_other_rules_are_not_served_from_the_cache(lane, tmp_path, change):
 
 def test_a_changed_sandbox_is_not_served_from_the_cache(lane, tmp_path, monkeypatch):
     run(lane, ["OK"], cache=tmp_path)
-    monkeypatch.setattr("rrk.sandbox.judge.rules", lambda: "others")
+    monkeypatch.setattr("rrk.sandbox.judge.judge.rules", lambda: "others")
     again = FakeLane.fresh()
     run(again, ["OK"], cache=tmp_path)
     assert again.ran == ["OK"]
@@ -266,9 +268,9 @@ def test_languages_that_compile_in_batches_take_along_what_waits(lane, monkeypat
         seen.append(len(jobs))
         return [verdict("OK") for _ in jobs]
 
-    monkeypatch.setattr("rrk.sandbox.batches.judge_batch", batch)
-    monkeypatch.setattr("rrk.sandbox.recipes.judge", lambda *_: verdict("OK"))
-    monkeypatch.setattr("rrk.sandbox.toolchains.Toolchain.missing", lambda self: [])
+    monkeypatch.setattr("rrk.sandbox.languages.batches.judge_batch", batch)
+    monkeypatch.setattr("rrk.sandbox.languages.recipes.judge", lambda *_: verdict("OK"))
+    monkeypatch.setattr("rrk.sandbox.languages.toolchains.Toolchain.missing", lambda self: [])
     jobs = [Job("ts", "", f"x{n}", "y") for n in range(60)] + [job("OK")]
     verdicts, _ = run(lane, jobs, jobs=2)
     assert statuses(verdicts) == ["OK"] * 61

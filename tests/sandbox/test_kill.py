@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rrk.errors import RrkError
-from rrk.sandbox.lane import Lane
+from rrk.sandbox.workers.worker import Lane
 from tests.conftest import ROOT
 
 try:
@@ -22,8 +22,8 @@ except RrkError as error:
 
 SCRIPT = """
 import sys, threading
-from rrk.sandbox.box import Limits, RunSpec
-from rrk.sandbox.lane import Lane
+from rrk.sandbox.jail.box import Limits, RunSpec
+from rrk.sandbox.workers.worker import Lane
 from rrk.sandbox.verdict import Job
 programs = {
     "idle": "def f():\\n    return 1\\n",

@@ -9,9 +9,9 @@ import time
 import pytest
 
 from rrk.errors import RrkError
-from rrk.sandbox.box import Limits, RunSpec
-from rrk.sandbox.lane import Lane, probe
+from rrk.sandbox.jail.box import Limits, RunSpec
 from rrk.sandbox.verdict import Job
+from rrk.sandbox.workers.worker import Lane, probe
 
 try:
     Lane().close()

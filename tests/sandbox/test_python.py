@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rrk.errors import RrkError
-from rrk.sandbox import codec, lane_tests
-from rrk.sandbox.box import RunSpec
-from rrk.sandbox.lane import Lane
+from rrk.sandbox.inside import codec, tests_apart
+from rrk.sandbox.jail.box import RunSpec
 from rrk.sandbox.verdict import Job
+from rrk.sandbox.workers.worker import Lane
 
 try:
     Lane().close()
@@ -403,14 +403,14 @@ def test_named_tuples_and_aware_times_keep_what_they_are():
 
 
 def test_preparing_tells_tests_apart():
-    prepared = lane_tests.prepare(
+    prepared = tests_apart.prepare(
         "import math\ndef h(x):\n    return x\ndef f(x):\n",
         "def check(c):\n    assert c(h(1)) == math.pi + K\ncheck(f)\n",
         "f",
     )
     assert (prepared.needed, prepared.own, prepared.tame) == (["K", "f"], {"math", "h"}, True)
     for loose in ("import os\n", "x.y = 1\n", "exec('1')\n", "from sys import exit\n", "().__class__\n"):
-        assert not lane_tests.prepare("", loose, None).tame
+        assert not tests_apart.prepare("", loose, None).tame
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")

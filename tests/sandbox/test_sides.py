@@ -13,11 +13,11 @@ import pytest
 
 from rrk import benchmarks, rows
 from rrk.errors import RrkError
-from rrk.sandbox import suites
-from rrk.sandbox.judge import Judge
-from rrk.sandbox.lane import Lane
-from rrk.sandbox.suites_text import vain
+from rrk.sandbox.judge import suites
+from rrk.sandbox.judge.judge import Judge
+from rrk.sandbox.judge.suites_text import vain
 from rrk.sandbox.verdict import Job
+from rrk.sandbox.workers.worker import Lane
 from tests.sandbox.idioms import IDIOMS, Idiom
 from tests.sandbox.odd_tests import ODD
 

@@ -1,6 +1,6 @@
 """What counts as a test that a model wrote."""
 
-from rrk.sandbox.snippets import asserts
+from rrk.sandbox.judge.snippets import asserts
 
 
 def test_a_sample_continues_the_word_assert_and_ends_where_other_code_begins():
