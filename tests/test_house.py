@@ -1,8 +1,11 @@
-"""The house (DESIGN section 4): imports run one way, domain modules stay silent, modules say what they are for."""
+"""The import rules (DESIGN section 4): imports run one way, without circles; the sandbox's rooms have walls; domain modules
+stay silent; modules say what they are for."""
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,8 @@ MODULES = sorted((ROOT / "rrk").rglob("*.py"))
 
 # What each layer may import of rrk. A module's layer is the longest key that its dotted name starts with.
 SHARED = {"rrk", "rrk.errors", "rrk.jsonl", "rrk.rows", "rrk.seeds", "rrk.manifest", "rrk.outputs"}
+# What the sandbox's rooms say to each other: commands, limits, outcomes; jobs and verdicts.
+WORDS = {"rrk.sandbox.jail.box", "rrk.sandbox.verdict"}
 ALLOWED: dict[str, set[str]] = {
     "rrk": set(),
     "rrk.__main__": {"rrk.cli"},
@@ -39,6 +44,30 @@ ALLOWED: dict[str, set[str]] = {
     "rrk.interop": {*SHARED, "rrk.formats"},
     "rrk.evaluation": {*SHARED, "rrk.evaluation"},
     "rrk.sandbox": {"rrk.errors", "rrk.rows", "rrk.jsonl", "rrk.cases", "rrk.sandbox"},
+    "rrk.sandbox.inside": {"rrk.sandbox.inside"},
+    "rrk.sandbox.jail": {"rrk.sandbox.jail", "rrk.sandbox.inside"},
+    "rrk.sandbox.verdict": {"rrk.cases"},
+    "rrk.sandbox.verdict_rules": {"rrk.sandbox.verdict"},
+    "rrk.sandbox.languages": {"rrk.errors", "rrk.rows", *WORDS, "rrk.sandbox.languages"},
+    "rrk.sandbox.workers": {
+        "rrk.errors",
+        *WORDS,
+        "rrk.sandbox.inside.wire",
+        "rrk.sandbox.languages",
+        "rrk.sandbox.verdict_rules",
+        "rrk.sandbox.workers",
+    },
+    "rrk.sandbox.judge": {
+        "rrk.errors",
+        "rrk.cases",
+        *WORDS,
+        "rrk.sandbox.inside.prepare",  # which modules are pure
+        "rrk.sandbox.inside.wire",
+        "rrk.sandbox.languages",
+        "rrk.sandbox.verdict_rules",
+        "rrk.sandbox.workers",
+        "rrk.sandbox.judge",
+    },
     "rrk.generation": {*SHARED, "rrk.extract", "rrk.generation"},
     "rrk.reranking": {*SHARED, "rrk.reranking", "rrk.generation"},
     "rrk.ppo": {*SHARED, "rrk.ppo", "rrk.generation", "rrk.reranking"},
@@ -49,6 +78,9 @@ TORCH = {"torch", "transformers", "trl", "accelerate", "peft", "datasets", "toke
 def dotted(path: Path) -> str:
     name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     return name.removesuffix(".__init__")
+
+
+NAMES = {dotted(path) for path in MODULES}
 
 
 def layer(name: str) -> str:
@@ -62,11 +94,10 @@ def imports(tree: ast.AST, top_level_only: bool = False) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            # `from rrk import jsonl` imports rrk.jsonl.
-            if node.module == "rrk":
-                found |= {f"rrk.{alias.name}" if not alias.name.startswith("__") else "rrk" for alias in node.names}
-            else:
-                found.add(node.module)
+            # `from rrk import jsonl` imports rrk.jsonl, `from rrk import __version__` rrk alone.
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.add(whole if whole in NAMES else node.module)
         elif isinstance(node, ast.ImportFrom) and node.level:
             pytest.fail("relative imports hide where a module stands")
     return found
@@ -82,6 +113,34 @@ def test_imports_run_one_way(path):
     allowed = ALLOWED[layer(name)]
     wrong = {m for m in own if not any(m == a or (a != "rrk" and m.startswith(a + ".")) for a in allowed)}
     assert not wrong, f"{name} may import {sorted(allowed)}"
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """A circle hides which of two modules stands on the other; imports for types and inside functions count too."""
+    graph = {dotted(path): imports(ast.parse(path.read_text())) & NAMES for path in MODULES}
+    # Peel off what imports nothing that is left: what cannot be peeled stands in a circle, or on one.
+    while free := {name for name, others in graph.items() if not others & set(graph) - {name}}:
+        graph = {name: others & set(graph) - free for name, others in graph.items() if name not in free}
+    imported = set().union(*graph.values())
+    assert not {name: others for name, others in graph.items() if name in imported}
+
+
+@pytest.mark.parametrize("room", ["inside", "jail"])
+def test_what_runs_in_the_jail_is_the_standard_library_and_itself(room):
+    """Whatever else were loaded there, a candidate could look at, change, and turn to use."""
+    for path in (ROOT / "rrk" / "sandbox" / room).glob("*.py"):
+        outside = {name.split(".")[0] for name in imports(ast.parse(path.read_text()))} - {"rrk"}
+        assert outside <= sys.stdlib_module_names, path
+
+
+def test_nothing_of_the_judge_is_loaded_in_the_jails_processes():
+    """The packages on the way count as well: none of them brings the judge, verdicts or languages along."""
+    program = (
+        "import sys; import rrk.sandbox.jail.main; print(*[n for n in sys.modules if n.partition('.')[0] == 'rrk'])"
+    )
+    said = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    rooms = ("rrk.sandbox.inside", "rrk.sandbox.jail")
+    assert {n for n in said.split() if not n.startswith(rooms)} == {"rrk", "rrk.sandbox"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)

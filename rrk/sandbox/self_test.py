@@ -17,8 +17,8 @@ from rrk.sandbox.judge.judge import Judge
 from rrk.sandbox.languages import toolchains
 from rrk.sandbox.languages.toolchain import Toolchain
 from rrk.sandbox.verdict import TIMEOUT, Job
+from rrk.sandbox.workers.probe import probe as try_layers
 from rrk.sandbox.workers.worker import Lane
-from rrk.sandbox.workers.worker import probe as try_layers
 
 PASS, CAUTION, FAIL = "PASS", "CAUTION", "FAIL"
 ENDLESS_CPU_S = 2.0  # what the self tests that never end may take: long enough for any start, short enough to wait for

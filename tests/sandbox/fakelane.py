@@ -12,7 +12,7 @@ import time
 
 from rrk.errors import RrkError
 from rrk.sandbox.verdict import Job, Verdict, verdict
-from rrk.sandbox.workers.worker import PYTHON
+from rrk.sandbox.workers.process import PYTHON
 from tests.languages.plainbox import PlainBox
 
 

@@ -11,7 +11,8 @@ import pytest
 from rrk.errors import RrkError
 from rrk.sandbox.jail.box import Limits, RunSpec
 from rrk.sandbox.verdict import Job
-from rrk.sandbox.workers.worker import Lane, probe
+from rrk.sandbox.workers.probe import probe
+from rrk.sandbox.workers.worker import Lane
 
 try:
     Lane().close()

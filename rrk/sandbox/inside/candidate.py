@@ -53,7 +53,7 @@ _ITERATORS = (
 )  # fmt: skip
 
 
-def preload(role: str) -> None:
+def preload() -> None:
     """Everything that candidates (or tests) share, in process 1 before it forks the first."""
     for name in _PRELOAD:
         importlib.import_module(name)

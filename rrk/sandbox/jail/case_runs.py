@@ -13,14 +13,12 @@ import resource
 import select
 import signal
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rrk.sandbox.inside import whole_program, wire
 from rrk.sandbox.jail import kernel
 from rrk.sandbox.jail.box import Limits
-
-if TYPE_CHECKING:
-    from rrk.sandbox.jail.fork_server import Cell
+from rrk.sandbox.jail.fork_server import Cell
 
 LATE = 3  # cases that may run out of time before the others get a tenth of it
 KEPT_STDERR = 4096
@@ -64,15 +62,15 @@ def _one(
     """One case: what was seen of it; its standard output, the head of its standard error, and what the child said of itself."""
     if header["argv"] is None:
         cell.open(limits.files_mb)
-    out, err, inp, result = (cell._output() for _ in range(4))
+    out, err, inp, result = (cell.output() for _ in range(4))
     try:
         while stdin:
             stdin = stdin[os.write(inp, stdin) :]
         os.lseek(inp, 0, os.SEEK_SET)
-        pid = cell._fork()
+        pid = cell.fork()
         if pid == 0:
             try:
-                cell._child(limits, inp, out, err)
+                cell.child(limits, inp, out, err)
                 cell.core.free(0)
                 for number in (signal.SIGPIPE, signal.SIGXFSZ):
                     signal.signal(number, signal.SIG_DFL)

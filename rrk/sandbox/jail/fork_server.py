@@ -14,11 +14,13 @@ import shutil
 import signal
 import socket
 import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from rrk.sandbox.inside import candidate, wire
 from rrk.sandbox.inside.cores import Core
-from rrk.sandbox.jail import case_runs, kernel
+from rrk.sandbox.jail import kernel
 from rrk.sandbox.jail.box import PROOF_FD, Limits
 from rrk.sandbox.jail.cgroups import Group
 from rrk.sandbox.jail.watch import accurate, reap, sweep, usage
@@ -31,8 +33,15 @@ class Cell:
     """Process 1 at work: one candidate at a time, each in a box that is made new and emptied by force."""
 
     def __init__(
-        self, control: socket.socket, outputs: int, group: Group | None, score: int | None, jailed: bool = True
+        self,
+        control: socket.socket,
+        outputs: int,
+        group: Group | None,
+        score: int | None,
+        jailed: bool = True,
+        others: Mapping[str, Callable[[Cell, dict[str, Any], bytes], None]] = MappingProxyType({}),
     ):
+        """others: further operations that run candidates, by name."""
         self.control, self.outputs, self.group, self.jailed = control, outputs, group, jailed
         self.score = score  # our /proc/self/oom_score_adj
         self.usual = b"" if score is None else os.pread(score, 16, 0).strip()
@@ -40,6 +49,7 @@ class Cell:
         self.pristine: tuple[int, ...] = ()  # what an unused box looks like
         self.trouble: str | None = None
         self.core = Core()
+        self.others = others
 
     def serve(self) -> None:
         while True:
@@ -56,13 +66,13 @@ class Cell:
                     self.run(header, blob)
                 elif operation == "python":
                     self.python(header, fds.pop())
-                elif operation == "cases":
-                    case_runs.serve(self, header, blob)
                 elif operation == "end":
                     self.close()
+                elif operation in self.others:
+                    self.others[operation](self, header, blob)
             except OSError as error:
                 self.trouble = self.trouble or str(error)
-                if operation in ("run", "python", "cases"):
+                if operation in ("run", "python", *self.others):
                     sweep(self.jailed)
                     wire.send(self.control, {"error": self.trouble})
                     self.trouble = None
@@ -141,17 +151,17 @@ class Cell:
             raise OSError(self.trouble)
         limits = Limits(**header["limits"])
         self._grow(limits.files_mb)
-        out, err, inp = self._output(), self._output(), self._output()
+        out, err, inp = self.output(), self.output(), self.output()
         if stdin:
             os.pwrite(inp, stdin, 0)
         proof_read, proof_write = os.pipe()
         said_read, said_write = os.pipe()
         try:
-            pid = self._fork()
+            pid = self.fork()
             if pid == 0:
                 try:
                     keep = [PROOF_FD, said_write] if header["proof"] else [said_write]
-                    self._child(limits, inp, out, err)
+                    self.child(limits, inp, out, err)
                     self.core.free(0)
                     if header["proof"]:
                         os.dup2(proof_write, PROOF_FD)
@@ -192,13 +202,13 @@ class Cell:
         limits = Limits(**header["limits"])
         core = self.core.settle()
         self.open(limits.files_mb)
-        out, err = self._output(), self._output()
+        out, err = self.output(), self.output()
         try:
-            pid = self._fork()
+            pid = self.fork()
             if pid == 0:
                 try:
                     null = os.open("/dev/null", os.O_RDONLY)
-                    self._child(limits, null, out, err)
+                    self.child(limits, null, out, err)
                     kernel.limit([(resource.RLIMIT_DATA, limits.memory_mb << 20)])
                     talk = os.dup2(talk, 3)
                     os.closerange(4, 1 << 16)  # one system call, and less to touch than by ctypes
@@ -220,7 +230,7 @@ class Cell:
             os.close(err)
             self.core.rest()
 
-    def _fork(self) -> int:
+    def fork(self) -> int:
         """Fork a child that the kernel kills before anything else when memory runs out, and process 1 last of all."""
         if self.score is None:
             return os.fork()
@@ -230,11 +240,11 @@ class Cell:
             os.write(self.score, self.usual)
         return pid
 
-    def _output(self) -> int:
+    def output(self) -> int:
         flags = os.O_RDWR | os.O_TMPFILE | os.O_APPEND
         return os.open(".", flags, 0o600, dir_fd=self.outputs)
 
-    def _child(self, limits: Limits, stdin: int, stdout: int, stderr: int) -> None:
+    def child(self, limits: Limits, stdin: int, stdout: int, stderr: int) -> None:
         """In the child: everything that makes it a candidate but closing descriptors."""
         os.setsid()
         if not self.jailed:

@@ -22,12 +22,13 @@ import tempfile
 from typing import Any, NoReturn
 
 from rrk.sandbox.inside import candidate, tests_apart, wire
-from rrk.sandbox.jail import kernel
+from rrk.sandbox.jail import case_runs, kernel
 from rrk.sandbox.jail.cgroups import Group
 from rrk.sandbox.jail.fork_server import Cell
 from rrk.sandbox.jail.watch import sweep
 
 _KILLED = signal.SIGKILL
+OPERATIONS = {"cases": case_runs.serve}  # beside those of the Cell itself
 
 
 def main() -> NoReturn:
@@ -126,7 +127,7 @@ def _process_1(control: socket.socket, config: dict[str, Any], group: Group | No
         if kernel.lock_down(deny_memfd=group is None):
             layers.append("seccomp")
         layers.append("cgroup" if group else "watchdog")
-        candidate.preload(config["role"])
+        candidate.preload()
         keep = [control.fileno(), go, outputs, score, *(group.handles() if group else [])]
         kernel.close_all_but(keep)
         gc.collect()
@@ -135,7 +136,7 @@ def _process_1(control: socket.socket, config: dict[str, Any], group: Group | No
         if config["role"] == "tests":
             tests_apart.serve(control)
         else:
-            Cell(control, outputs, group, score).serve()
+            Cell(control, outputs, group, score, others=OPERATIONS).serve()
     except wire.Gone:
         pass
     except BaseException as error:
@@ -165,14 +166,14 @@ def _unjailed(control: socket.socket, config: dict[str, Any]) -> NoReturn:
         kernel.BOX, kernel.WORK = base + "/box", base + "/box/w"
         os.mkdir(kernel.BOX)
         outputs = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
-        candidate.preload(config["role"])
+        candidate.preload()
         kernel.close_all_but([control.fileno(), outputs])
         try:
             wire.send(control, {"ready": "rlimits", "users": False})
             if config["role"] == "tests":
                 tests_apart.serve(control)
             else:
-                Cell(control, outputs, None, None, jailed=False).serve()
+                Cell(control, outputs, None, None, jailed=False, others=OPERATIONS).serve()
         except wire.Gone:
             pass
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing interrupts what follows

@@ -17,7 +17,7 @@ from dataclasses import replace
 from rrk.sandbox.judge import calibration
 from rrk.sandbox.languages.toolchain import Toolchain
 from rrk.sandbox.verdict import Job, Verdict
-from rrk.sandbox.workers.worker import PYTHON
+from rrk.sandbox.workers.process import PYTHON
 
 FACTOR = 4.0  # times the CPU time of the problem's own solution
 MOST_CPU_S = 60.0  # what that solution may take itself

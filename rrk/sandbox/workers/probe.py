@@ -1,6 +1,6 @@
 """Which layers of the jail work on this machine, found out by trying them from inside.
 
-    for layer in probe():            # rrk.sandbox.workers.worker.probe
+    for layer in probe():            # tries everything; takes about half a second
         layer.name, layer.active, layer.detail, layer.remedy
 
 A lane is started and small programs try to break out of it; a layer is active if they could not.
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rrk.errors import RrkError
+from rrk.sandbox.verdict import Job
+from rrk.sandbox.workers.worker import Lane
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,7 @@ assert len([name for name in os.listdir("/proc") if name.isdigit()]) <= 3
 
 
 def probe() -> list[Layer]:
-    """Try everything; takes about half a second."""
-    from rrk.sandbox.verdict import Job
-    from rrk.sandbox.workers.worker import Lane
-
+    """Try every layer."""
     try:
         lane = Lane()
     except RrkError as error:

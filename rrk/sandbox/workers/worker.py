@@ -34,10 +34,7 @@ from rrk.sandbox.verdict import (
     verdict,
 )
 from rrk.sandbox.verdict_rules import classified, loaded, said_of_tests
-from rrk.sandbox.workers.probe import Layer, probe
 from rrk.sandbox.workers.process import FAREWELL, PYTHON, Dialog, JailedBox, Process, poll_for
-
-__all__ = ["PYTHON", "Lane", "Layer", "probe"]
 
 LEVELS = ("auto", "none")
 _PATIENCE = 10.0  # seconds that the tests' process may go on after its candidate has ended
