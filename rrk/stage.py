@@ -333,7 +333,7 @@ def _drive(stage: str, items: Items[Any], work: Work, sink: Sink, summary: Summa
                 summary.items += 1
                 progress.advance()
         finally:
-            # A generator's own clean-up (lanes, devices) runs now, not whenever it is collected.
+            # A generator's own clean-up (workers, devices) runs now, not whenever it is collected.
             if hasattr(results, "close"):
                 results.close()
         if items.taken and items.error is None:

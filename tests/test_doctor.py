@@ -9,19 +9,19 @@ import pytest
 
 from rrk.errors import RrkError
 from rrk.sandbox.languages import toolchains
-from rrk.sandbox.self_test import checkup
+from rrk.sandbox.self_test import self_test
 from rrk.sandbox.verdict import verdict
 from tests.conftest import ROOT
-from tests.sandbox.fakelane import FakeLane
+from tests.sandbox.fakeworker import FakeWorker
 
 Layer = namedtuple("Layer", "name active detail remedy")
 
 
-def knowing(wrong: str = "") -> type[FakeLane]:
-    """A lane that knows Python's self tests by heart, but for one."""
+def knowing(wrong: str = "") -> type[FakeWorker]:
+    """A worker that knows Python's self tests by heart, but for one."""
     right = {test.completion: test for test in toolchains.load("py").selftests}
 
-    class Knowing(FakeLane.fresh()):  # type: ignore[misc]
+    class Knowing(FakeWorker.fresh()):  # type: ignore[misc]
         def _obey(self, job):
             test = right[job.completion]
             return verdict("OK" if test.name == wrong else test.status)
@@ -34,12 +34,12 @@ def layers(active: bool = True):
 
 
 def test_python_and_layers_that_work_are_enough():
-    report = checkup(["py"], lane=knowing(), probe=layers(active=False))
+    report = self_test(["py"], worker=knowing(), probe=layers(active=False))
     assert report.works
     assert [(f.level, f.kind, f.name) for f in report.findings] == [
         ("PASS", "layer", "namespaces"),
         ("CAUTION", "layer", "cgroup"),
-        ("PASS", "jail", "lane"),
+        ("PASS", "jail", "worker"),
         ("PASS", "language", "py"),
     ]
     assert report.findings[1].remedy == "delegate a cgroup"
@@ -47,25 +47,25 @@ def test_python_and_layers_that_work_are_enough():
 
 
 def test_a_wrong_verdict_on_a_self_test_fails():
-    report = checkup(["py"], lane=knowing(wrong="tampering"), probe=layers())
+    report = self_test(["py"], worker=knowing(wrong="tampering"), probe=layers())
     assert not report.works
     assert report.findings[-1].level == "FAIL"
     assert "'tampering' is OK instead of Tampered" in report.findings[-1].detail
 
 
 def test_no_jail_fails_with_its_remedy_and_runs_nothing():
-    lane = FakeLane.fresh(may_start=0)
-    report = checkup(["py"], lane=lane, probe=layers())
+    worker = FakeWorker.fresh(may_start=0)
+    report = self_test(["py"], worker=worker, probe=layers())
     assert not report.works
     assert report.findings[-1].level == "FAIL"
     assert "podman" in report.findings[-1].remedy
-    assert lane.ran == []
+    assert worker.ran == []
 
 
 def test_a_language_that_is_not_installed_is_a_caution_unless_it_was_asked_for(tmp_path):
     text = (ROOT / "sandboxes" / "lua.toml").read_text().replace('id = "lua"', 'id = "lux"')
     (tmp_path / "lux.toml").write_text(text.replace('["lua5.4", "lua5.3", "lua"]', '["no-such-lua"]'))
-    asked = checkup(["lux"], lane=knowing(), probe=layers(), sandboxes=[tmp_path])
+    asked = self_test(["lux"], worker=knowing(), probe=layers(), sandboxes=[tmp_path])
     assert not asked.works
     assert asked.findings[-1].level == "FAIL"
     assert "apt-get install" in asked.findings[-1].remedy
@@ -73,7 +73,7 @@ def test_a_language_that_is_not_installed_is_a_caution_unless_it_was_asked_for(t
 
 def test_a_language_nobody_declared_is_refused():
     with pytest.raises(RrkError, match="no language 'cobol'"):
-        checkup(["cobol"], lane=knowing(), probe=layers())
+        self_test(["cobol"], worker=knowing(), probe=layers())
 
 
 def test_doctor_on_this_machine(rrk):

@@ -39,7 +39,7 @@ def doctor(
     import sys
 
     from rrk import jsonl
-    from rrk.sandbox.self_test import FAIL, checkup
+    from rrk.sandbox.self_test import FAIL, self_test
 
     cores = jobs or len(os.sched_getaffinity(0))
     live = not json and not sys.stdout.isatty()
@@ -49,7 +49,7 @@ def doctor(
         if finding.remedy:
             typer.echo(f"{'':<30}-> {finding.remedy}")
 
-    report = checkup(languages or [], cores, sandboxes or [], seen=line if live else lambda finding: None)
+    report = self_test(languages or [], cores, sandboxes or [], seen=line if live else lambda finding: None)
     if json:
         typer.echo(jsonl.dumps(report.record()).decode().rstrip())
     elif not live:

@@ -1,6 +1,6 @@
 """What works on this machine: the jail's layers, each language's tools, and each language's self tests in the real jail.
 
-report = checkup(["py", "cpp"], jobs=4)       # no names: every language
+report = self_test(["py", "cpp"], jobs=4)       # no names: every language
 report.works                                  # the jail and everything asked for by name, else at least Python
 report.findings                               # a line each: level PASS, CAUTION or FAIL, what, detail, remedy
 """
@@ -18,7 +18,7 @@ from rrk.sandbox.languages import toolchains
 from rrk.sandbox.languages.toolchain import Toolchain
 from rrk.sandbox.verdict import TIMEOUT, Job
 from rrk.sandbox.workers.probe import probe as try_layers
-from rrk.sandbox.workers.worker import Lane
+from rrk.sandbox.workers.worker import Worker
 
 PASS, CAUTION, FAIL = "PASS", "CAUTION", "FAIL"
 ENDLESS_CPU_S = 2.0  # what the self tests that never end may take: long enough for any start, short enough to wait for
@@ -48,11 +48,11 @@ class Report:
         return {"works": self.works, "findings": [{**vars(f), "more": f.more} for f in self.findings]}
 
 
-def checkup(
+def self_test(
     languages: Sequence[str] = (),
     jobs: int = 1,
     sandboxes: Sequence[str | Path] = (),
-    lane: Callable[..., Any] | None = None,
+    worker: Callable[..., Any] | None = None,
     probe: Callable[[], Iterable[Any]] | None = None,
     seen: Callable[[Finding], None] = lambda finding: None,
 ) -> Report:
@@ -68,12 +68,12 @@ def checkup(
     for layer in (probe or try_layers)():
         level = PASS if layer.active else CAUTION
         found(Finding(level, "layer", layer.name, layer.detail, "" if layer.active else layer.remedy))
-    jail = _jail(lane)
+    jail = _jail(worker)
     found(jail)
     if jail.level == FAIL:
         return Report(findings, False)
     lacking = {t.id: lines for t in chosen if (lines := t.missing())}
-    for finding in _languages([t for t in chosen if t.id not in lacking], jobs, sandboxes, lane):
+    for finding in _languages([t for t in chosen if t.id not in lacking], jobs, sandboxes, worker):
         found(finding)
     for toolchain in chosen:
         if toolchain.id in lacking:
@@ -88,19 +88,21 @@ def _matters(finding: Finding, asked: Sequence[str]) -> bool:
     return finding.kind != "language" or finding.name == "py" or bool(asked)
 
 
-def _jail(lane: Callable[..., Any] | None) -> Finding:
-    """Start a lane as `rrk execute` would."""
+def _jail(worker: Callable[..., Any] | None) -> Finding:
+    """Start a worker as `rrk execute` would."""
     try:
-        with (lane or Lane)(level="auto", mounts=[]) as started:
-            return Finding(PASS, "jail", "lane", str(started.layers))
+        with (worker or Worker)(level="auto", mounts=[]) as started:
+            return Finding(PASS, "jail", "worker", str(started.layers))
     except RrkError as error:
-        return Finding(FAIL, "jail", "lane", str(error), "or --sandbox podman|docker; --sandbox none is no protection")
+        return Finding(
+            FAIL, "jail", "worker", str(error), "or --sandbox podman|docker; --sandbox none is no protection"
+        )
     except OSError as error:
-        return Finding(FAIL, "jail", "lane", f"does not start: {error}", "--sandbox podman|docker")
+        return Finding(FAIL, "jail", "worker", f"does not start: {error}", "--sandbox podman|docker")
 
 
 def _languages(
-    chosen: Sequence[Toolchain], jobs: int, sandboxes: Sequence[str | Path], lane: Callable[..., Any] | None
+    chosen: Sequence[Toolchain], jobs: int, sandboxes: Sequence[str | Path], worker: Callable[..., Any] | None
 ) -> Iterator[Finding]:
     """Run every self test of these languages, each language's together, and say how it went as soon as it is known."""
     work = [
@@ -115,7 +117,7 @@ def _languages(
         for toolchain in chosen
         for test in toolchain.selftests
     ]
-    with Judge(jobs=jobs, lane=lane, sandboxes=sandboxes) as judge:
+    with Judge(jobs=jobs, worker=worker, sandboxes=sandboxes) as judge:
         verdicts = judge.judge(work)
         for toolchain in chosen:
             wrong, record = [], []

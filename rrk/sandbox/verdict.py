@@ -40,7 +40,7 @@ class Job:
     EvalPlus execute it as a module).
 
     timeout (CPU seconds) and memory_mb override the language's own limits. reference is the problem's own solution (it
-    continues the prompt): the judge measures it before it believes a timeout; no lane sees it beside a candidate.
+    continues the prompt): the judge measures it before it believes a timeout; no worker sees it beside a candidate.
     case_set: cases in the place of tests; the program is run on their inputs, and what they expect stays with the judge.
     """
 

@@ -1,6 +1,6 @@
 """What became of a Python candidate, as a verdict: from what process 1 saw of it, and from what its tests found.
 
-    classified(seen, found, "split", lane.layers)    # seen: limits, status, output; found: {"end": ..., ...}
+    classified(seen, found, "split", worker.layers)    # seen: limits, status, output; found: {"end": ..., ...}
 
 The order of the rules is fixed, so that two limits that are hit together always give the same verdict.
 """
@@ -29,7 +29,7 @@ from rrk.sandbox.verdict import (
 def classified(seen: dict[str, Any], found: dict[str, Any], integrity: str | None, layers: str) -> Verdict:
     """The verdict that follows from what was seen of the process and what the tests found. The order is fixed."""
     if "error" in seen:
-        return verdict(SANDBOX_ERROR, stderr=seen["error"], reason="lane", sandbox=layers)
+        return verdict(SANDBOX_ERROR, stderr=seen["error"], reason="worker", sandbox=layers)
     status = seen["status"]
     code = None
     if status is not None and not seen["stopped"]:

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.execute_stream [--rows 100000] [--distinct 100000] [-j 2] [--options "--sandbox none"]
 
-Prints rows done, rows a second, and the resident memory of rrk alone and of everything below it (lanes) while it runs.
+Prints rows done, rows a second, and the resident memory of rrk alone and of everything below it (workers) while it runs.
 """
 
 from __future__ import annotations
@@ -77,11 +77,11 @@ def main() -> None:
             assert row["completion_id"] == done - 1, "out of order"
             passed += bool(row["passed"])
             if done % max(options.rows // 10, 1) == 0:
-                own, lanes = rss(child.pid), sum(map(rss, below(child.pid)))
+                own, workers = rss(child.pid), sum(map(rss, below(child.pid)))
                 high.append(own)
                 seconds = time.monotonic() - began
                 print(
-                    f"{done:7} rows, {done / seconds:6.0f}/s, rrk {own / 2**20:6.1f} MiB, lanes {lanes / 2**20:6.1f} MiB",
+                    f"{done:7} rows, {done / seconds:6.0f}/s, rrk {own / 2**20:6.1f} MiB, workers {workers / 2**20:6.1f} MiB",
                     flush=True,
                 )
         code = child.wait()

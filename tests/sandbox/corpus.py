@@ -1,4 +1,4 @@
-"""Runs the shared hostile programs through lanes and says what came of each and of the host: used by test_hostile.py.
+"""Runs the shared hostile programs through workers and says what came of each and of the host: used by test_hostile.py.
 
     python -m tests.sandbox.corpus FILE [LANGUAGE ...]      # one JSON line a program, then one for the host
 
@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from rrk.sandbox.verdict import Job, Verdict
-from rrk.sandbox.workers.worker import Lane
+from rrk.sandbox.workers.worker import Worker
 
 WORDS = {
     "OK": "pass",
@@ -60,16 +60,16 @@ def recipe(language: str, job: Job, box: Any) -> Verdict:
     return recipes.judge(toolchain(language), job, box)
 
 
-def run(work: list[dict], lanes: int = 4, seconds: float = 0.6, mode: str = "split") -> list[Verdict]:
-    """The verdicts on these rows, several lanes at once (most of the time is spent by sleepers)."""
+def run(work: list[dict], workers: int = 4, seconds: float = 0.6, mode: str = "split") -> list[Verdict]:
+    """The verdicts on these rows, several workers at once (most of the time is spent by sleepers)."""
     mounts = [m for language in {r["language"] for r in work} - {"py"} for m in toolchain(language).mounts()]
-    free: SimpleQueue[Lane] = SimpleQueue()
-    started = [Lane(mounts=mounts) for _ in range(lanes)]
-    for lane in started:
-        free.put(lane)
+    free: SimpleQueue[Worker] = SimpleQueue()
+    started = [Worker(mounts=mounts) for _ in range(workers)]
+    for worker in started:
+        free.put(worker)
 
     def one(row: dict) -> Verdict:
-        lane = free.get()
+        worker = free.get()
         try:
             entry = "add" if row["language"] == "py" else None
             job = Job(
@@ -82,17 +82,17 @@ def run(work: list[dict], lanes: int = 4, seconds: float = 0.6, mode: str = "spl
                 timeout=(seconds if entry else 2.0) if "timeout" in row["acceptable"] else 10.0,
             )
             if row["language"] == "py":
-                return lane.python(Job(**{**vars(job), "memory_mb": 512}), mode)
-            with lane.box() as box:
+                return worker.python(Job(**{**vars(job), "memory_mb": 512}), mode)
+            with worker.box() as box:
                 return recipe(row["language"], job, box)
         finally:
-            free.put(lane)
+            free.put(worker)
 
-    with ThreadPoolExecutor(lanes) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         verdicts = list(pool.map(one, work))
-    for lane in started:
-        assert not lane.dead
-        lane.close()
+    for worker in started:
+        assert not worker.dead
+        worker.close()
     return verdicts
 
 
@@ -154,7 +154,7 @@ def _pwned() -> list[str]:
 
 
 def survivors() -> list[str]:
-    """Processes of ours that should not be there: any whose parent chain leads here, and any that runs a lane's code."""
+    """Processes of ours that should not be there: any whose parent chain leads here, and any that runs a worker's code."""
     for _ in range(50):
         found = []
         for number in filter(str.isdigit, os.listdir("/proc")):

@@ -13,12 +13,12 @@ from rrk.cases import Case, CaseSet, Rule
 from rrk.errors import RrkError
 from rrk.sandbox import Job, Judge
 from rrk.sandbox.languages import toolchains
-from rrk.sandbox.workers.worker import Lane
+from rrk.sandbox.workers.worker import Worker
 from tests.conftest import ROOT
 from tests.sandbox import caseset
 
 try:
-    Lane().close()
+    Worker().close()
 except RrkError as error:
     pytest.skip(str(error), allow_module_level=True)
 

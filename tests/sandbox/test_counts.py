@@ -6,10 +6,10 @@ import pytest
 
 from rrk.errors import RrkError
 from rrk.sandbox import Job, Judge
-from rrk.sandbox.workers.worker import Lane
+from rrk.sandbox.workers.worker import Worker
 
 try:
-    Lane().close()
+    Worker().close()
 except RrkError as error:
     pytest.skip(str(error), allow_module_level=True)
 

@@ -1,4 +1,4 @@
-"""Hostile programs in real lanes: every verdict is acceptable, and the host is as before. As root and as anybody."""
+"""Hostile programs in real workers: every verdict is acceptable, and the host is as before. As root and as anybody."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 
 from rrk.errors import RrkError
 from rrk.sandbox.verdict import TAMPERED, Job
-from rrk.sandbox.workers.worker import Lane
+from rrk.sandbox.workers.worker import Worker
 from tests.conftest import ROOT
 from tests.sandbox import corpus
 
 try:
-    Lane().close()
+    Worker().close()
 except RrkError as error:
     pytest.skip(str(error), allow_module_level=True)
 
@@ -108,14 +108,14 @@ PATCHES = [
 
 
 @pytest.fixture(scope="module")
-def lane():
-    with Lane() as lane:
-        yield lane
+def worker():
+    with Worker() as worker:
+        yield worker
 
 
 @pytest.mark.parametrize("attack", EXITS)
 @pytest.mark.parametrize("place", ["top", "call", "thread", "atexit"])
-def test_leaving_early_never_passes(lane, attack, place):
+def test_leaving_early_never_passes(worker, attack, place):
     body = attack.replace("\n", "\n    ")
     program = {
         "top": f"def add(a, b):\n    return a - b\n{attack}\n",
@@ -125,7 +125,7 @@ def test_leaving_early_never_passes(lane, attack, place):
         "atexit": f"import atexit\ndef run():\n    {body}\natexit.register(run)\ndef add(a, b):\n    return a - b\n",
     }[place]
     for mode in ("split", "in_process"):
-        verdict = lane.python(Job("py", "", program, TESTS, "add", timeout=1.0), mode)
+        verdict = worker.python(Job("py", "", program, TESTS, "add", timeout=1.0), mode)
         assert verdict.passed is False
         assert verdict.status in (TAMPERED, "Exception"), verdict
         if "_exit(0)" in attack and place == "top":
@@ -135,27 +135,27 @@ def test_leaving_early_never_passes(lane, attack, place):
 @pytest.mark.parametrize("liar", LIARS)
 @pytest.mark.parametrize("base", ["int", "float", "object", "str", "list", "complex"])
 @pytest.mark.parametrize("way", ["return {}", "yield {}", "return [{}][0]", "global x; x = {}; return x"])
-def test_results_that_decide_what_they_are_equal_to_never_pass(lane, liar, base, way):
+def test_results_that_decide_what_they_are_equal_to_never_pass(worker, liar, base, way):
     value = liar.format(base=base, value="" if base in ("object", "list") else "7")
     program = f"def add(a, b):\n    {way.format(value)}\n"
-    verdict = lane.python(Job("py", "", program, TESTS, "add", timeout=1.0))
+    verdict = worker.python(Job("py", "", program, TESTS, "add", timeout=1.0))
     assert verdict.passed is False, verdict
     if way.startswith("return") and base in ("int", "float", "list"):
         assert (verdict.status, verdict.reason) == (TAMPERED, "equality")
 
 
 @pytest.mark.parametrize("patch", PATCHES)
-def test_what_a_program_patches_does_not_reach_its_tests(lane, patch):
-    verdict = lane.python(Job("py", "", f"def add(a, b):\n    return 0\n{patch}\n", TESTS, "add", timeout=1.0))
+def test_what_a_program_patches_does_not_reach_its_tests(worker, patch):
+    verdict = worker.python(Job("py", "", f"def add(a, b):\n    return 0\n{patch}\n", TESTS, "add", timeout=1.0))
     assert verdict.passed is False, verdict
 
 
-def test_hidden_tests_are_nowhere_in_the_candidates_process(lane):
+def test_hidden_tests_are_nowhere_in_the_candidates_process(worker):
     """The same problem was judged a moment before, and its tests are being run now."""
     mark = "needle_" + "4711"
     tests = f"def check(candidate):\n    assert candidate(1) == '{mark}'\n\ncheck(find)\n"
     honest = Job("py", "", f"def find(x):\n    return 'needle_' + '{mark[7:]}'\n", tests, "find")
-    assert lane.python(honest).passed
+    assert worker.python(honest).passed
     program = """def find(x):
     import re
     found = set()
@@ -176,20 +176,20 @@ def test_hidden_tests_are_nowhere_in_the_candidates_process(lane):
             found |= {x.encode() for x in thing if type(x) is str and re.fullmatch("needle_[0-9]{4}", x)}
     return found.pop().decode() if found else ""
 """
-    assert lane.python(Job("py", "", program, tests, "find")).status == "Exception"
+    assert worker.python(Job("py", "", program, tests, "find")).status == "Exception"
 
 
-def test_a_lane_is_whole_after_all_that(lane):
-    assert not lane.dead
-    assert lane.python(Job("py", "", "def add(a, b):\n    return a + b\n", TESTS, "add")).integrity == "split"
+def test_a_worker_is_whole_after_all_that(worker):
+    assert not worker.dead
+    assert worker.python(Job("py", "", "def add(a, b):\n    return a + b\n", TESTS, "add")).integrity == "split"
 
 
-def test_no_honest_solution_is_called_tampered(lane, shared):
+def test_no_honest_solution_is_called_tampered(worker, shared):
     with gzip.open(shared / "data/problems/humaneval.jsonl.gz", "rt") as lines:
         rows = [json.loads(line) for line in lines]
     for row in rows:
         tests = f"{row['test']}\n\ncheck({row['entry_point']})\n"
-        verdict = lane.python(
+        verdict = worker.python(
             Job("py", row["prompt"], row["canonical_solution"], tests, row["entry_point"], timeout=10.0)
         )
         assert (verdict.status, verdict.integrity) == ("OK", "split"), (row["task_id"], verdict)

@@ -1,4 +1,4 @@
-"""The judge above its lanes: order, sparing work, trying again, fairness. Lanes are fake here; the jail has tests of its own."""
+"""The judge above its workers: order, sparing work, trying again, fairness. Workers are fake here; the jail has tests of its own."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from rrk.sandbox.judge import calibration
 from rrk.sandbox.judge.cache import Cache
 from rrk.sandbox.languages import toolchains
 from rrk.sandbox.verdict import Verdict, verdict
-from tests.sandbox.fakelane import FakeLane
+from tests.sandbox.fakeworker import FakeWorker
 
 
 @pytest.fixture
-def lane():
-    return FakeLane.fresh()
+def worker():
+    return FakeWorker.fresh()
 
 
 def job(text: str, **more) -> Job:
     return Job("py", "", text, "assert f() == 1", **more)
 
 
-def run(lane, texts, jobs=2, **settings) -> tuple[list[Verdict], Judge]:
-    with Judge(jobs=jobs, lane=lane, **settings) as judge:
+def run(worker, texts, jobs=2, **settings) -> tuple[list[Verdict], Judge]:
+    with Judge(jobs=jobs, worker=worker, **settings) as judge:
         return list(judge.judge(job(t) if isinstance(t, str) else t for t in texts)), judge
 
 
@@ -36,38 +36,38 @@ def statuses(verdicts) -> list[str]:
     return [v.status for v in verdicts]
 
 
-def test_verdicts_come_in_the_order_of_the_jobs_whatever_the_lanes_do(lane):
+def test_verdicts_come_in_the_order_of_the_jobs_whatever_the_workers_do(worker):
     texts = [f"sleep {0.05 if n % 3 == 0 else 0}; {'OK' if n % 2 else 'Exception'}; ; " + ";" * n for n in range(40)]
-    verdicts, _ = run(lane, [t.rstrip("; ") + " " * n for n, t in enumerate(texts)], jobs=4)
+    verdicts, _ = run(worker, [t.rstrip("; ") + " " * n for n, t in enumerate(texts)], jobs=4)
     assert statuses(verdicts) == ["OK" if n % 2 else "Exception" for n in range(40)]
-    assert len(lane.made) > 1
-    assert all(made.dead for made in lane.made), "a lane outlived its judge"
+    assert len(worker.made) > 1
+    assert all(made.dead for made in worker.made), "a worker outlived its judge"
 
 
-def test_the_same_job_runs_once_also_while_it_is_in_flight(lane):
-    verdicts, judge = run(lane, ["sleep 0.1; OK"] * 20 + ["Exception"] + ["sleep 0.1; OK"], jobs=4)
+def test_the_same_job_runs_once_also_while_it_is_in_flight(worker):
+    verdicts, judge = run(worker, ["sleep 0.1; OK"] * 20 + ["Exception"] + ["sleep 0.1; OK"], jobs=4)
     assert statuses(verdicts) == ["OK"] * 20 + ["Exception", "OK"]
-    assert sorted(lane.ran) == ["Exception", "sleep 0.1; OK"]
+    assert sorted(worker.ran) == ["Exception", "sleep 0.1; OK"]
     assert judge.figures["same"] == 20
 
 
-def test_the_same_text_against_other_tests_or_limits_is_another_job(lane):
+def test_the_same_text_against_other_tests_or_limits_is_another_job(worker):
     base = job("limit")
     jobs = [base, replace(base, tests="other"), replace(base, timeout=9.0), replace(base, memory_mb=99), base]
-    verdicts, _ = run(lane, jobs)
-    assert len(lane.ran) == 4
+    verdicts, _ = run(worker, jobs)
+    assert len(worker.ran) == 4
     assert verdicts[2].stdout.startswith("9.0 ")
     assert " 99 " in verdicts[3].stdout
 
 
-def test_limits_of_the_judge_stand_in_for_what_jobs_leave_open(lane):
-    verdicts, _ = run(lane, [job("limit"), job("limit", timeout=1.0, reference="secret")], timeout=7.0, memory_mb=300)
-    assert [v.stdout for v in verdicts] == ["7.0 300 None", "1.0 300 None"], "or a reference reached a lane"
+def test_limits_of_the_judge_stand_in_for_what_jobs_leave_open(worker):
+    verdicts, _ = run(worker, [job("limit"), job("limit", timeout=1.0, reference="secret")], timeout=7.0, memory_mb=300)
+    assert [v.stdout for v in verdicts] == ["7.0 300 None", "1.0 300 None"], "or a reference reached a worker"
 
 
-def test_own_limits_grow_on_a_slow_machine_and_explicit_ones_do_not(lane, monkeypatch):
+def test_own_limits_grow_on_a_slow_machine_and_explicit_ones_do_not(worker, monkeypatch):
     monkeypatch.setattr(calibration, "factor", lambda: 2.0)
-    verdicts, _ = run(lane, [job("limit"), job("limit", timeout=3.0)])
+    verdicts, _ = run(worker, [job("limit"), job("limit", timeout=3.0)])
     assert [v.stdout.split()[0] for v in verdicts] == ["6.0", "3.0"]
 
 
@@ -76,30 +76,30 @@ def test_calibration_is_near_one_or_above_and_bounded():
     assert calibration.factor() == calibration.factor()
 
 
-def test_a_dead_lane_is_replaced_and_the_job_tried_again(lane):
-    verdicts, judge = run(lane, ["die-first 2; OK", "Exception", "OK"], jobs=1)
+def test_a_dead_worker_is_replaced_and_the_job_tried_again(worker):
+    verdicts, judge = run(worker, ["die-first 2; OK", "Exception", "OK"], jobs=1)
     assert statuses(verdicts) == ["OK", "Exception", "OK"]
     assert judge.figures["retried"] == 2
-    assert len(lane.made) == 3
+    assert len(worker.made) == 3
 
 
-def test_what_kills_every_lane_is_an_error_of_ours_after_four_tries_and_never_a_label(lane):
-    verdicts, _ = run(lane, ["die", "OK", "broken"], jobs=2)
+def test_what_kills_every_worker_is_an_error_of_ours_after_four_tries_and_never_a_label(worker):
+    verdicts, _ = run(worker, ["die", "OK", "broken"], jobs=2)
     assert [(v.status, v.passed) for v in verdicts] == [("SandboxError", None), ("OK", True), ("SandboxError", None)]
-    assert lane.ran.count("die") == lane.ran.count("broken") == 4
+    assert worker.ran.count("die") == worker.ran.count("broken") == 4
     assert verdicts[0].stderr
 
 
-def test_a_limit_hit_under_load_counts_only_if_it_is_hit_again_alone(lane):
+def test_a_limit_hit_under_load_counts_only_if_it_is_hit_again_alone(worker):
     texts = ["overloaded once", *(f"sleep 0.0{n}" for n in range(1, 9)), "overloaded always"]
-    verdicts, judge = run(lane, texts, jobs=3)
+    verdicts, judge = run(worker, texts, jobs=3)
     assert statuses(verdicts) == ["OK"] * 9 + ["Timeout"]
     assert verdicts[-1].passed is False
     assert judge.figures["alone"] == 2
-    assert lane.ran.count("overloaded always") == 2
+    assert worker.ran.count("overloaded always") == 2
 
 
-def test_a_lone_rerun_does_not_wait_for_the_end_of_a_slow_input(lane):
+def test_a_lone_rerun_does_not_wait_for_the_end_of_a_slow_input(worker):
     class Slow:
         """Gives one job, and the next only once the first verdict is there."""
 
@@ -120,14 +120,14 @@ def test_a_lone_rerun_does_not_wait_for_the_end_of_a_slow_input(lane):
             return self.given == 0 or self.answered.is_set()
 
     source = Slow()
-    with Judge(jobs=2, lane=lane) as judge:
+    with Judge(jobs=2, worker=worker) as judge:
         for answer in judge.judge(source):
             assert answer.status == "OK"
             source.answered.set()
     assert source.given == 2
 
 
-def test_a_timeout_counts_only_if_the_problems_own_solution_had_four_times_its_time(lane):
+def test_a_timeout_counts_only_if_the_problems_own_solution_had_four_times_its_time(worker):
     jobs = [
         job("needs 7", reference="needs 2"),  # 8 s are fair
         job("needs 9", reference="needs 2"),  # ... and 9 too long
@@ -136,23 +136,23 @@ def test_a_timeout_counts_only_if_the_problems_own_solution_had_four_times_its_t
         job("needs 6", timeout=5.5, reference="needs 3"),  # the user's word stands
     ]
     jobs = [replace(j, tests=f"tests {n // 2}") for n, j in enumerate(jobs)]
-    verdicts, _ = run(lane, jobs)
+    verdicts, _ = run(worker, jobs)
     assert statuses(verdicts) == ["OK", "Timeout", "Timeout", "Timeout", "Timeout"]
-    assert lane.ran.count("needs 2") == 1, "measured once a problem"
+    assert worker.ran.count("needs 2") == 1, "measured once a problem"
 
 
-def test_repeat_finds_programs_that_do_not_always_pass(lane):
-    verdicts, _ = run(lane, ["alternate", "OK", "Exception", "broken"], repeat=3)
+def test_repeat_finds_programs_that_do_not_always_pass(worker):
+    verdicts, _ = run(worker, ["alternate", "OK", "Exception", "broken"], repeat=3)
     assert [(v.passed, v.reason) for v in verdicts[:3]] == [(None, "flaky"), (True, None), (False, None)]
     assert verdicts[0].status in ("OK", "Exception")
-    assert lane.ran.count("OK") == 3
+    assert worker.ran.count("OK") == 3
     assert verdicts[3].status == "SandboxError"
 
 
-def test_verdicts_are_kept_on_disk_and_serve_another_judge(lane, tmp_path):
+def test_verdicts_are_kept_on_disk_and_serve_another_judge(worker, tmp_path):
     texts = ["OK", "Exception", "broken", "alternate"]
-    first, _ = run(lane, texts, cache=tmp_path, repeat=2)
-    again = FakeLane.fresh()
+    first, _ = run(worker, texts, cache=tmp_path, repeat=2)
+    again = FakeWorker.fresh()
     second, judge = run(again, texts, cache=tmp_path, repeat=2)
     assert first[:2] == second[:2]
     assert set(again.ran) == {"broken", "alternate"}, "only verdicts on programs are kept"
@@ -162,17 +162,17 @@ def test_verdicts_are_kept_on_disk_and_serve_another_judge(lane, tmp_path):
 @pytest.mark.parametrize(
     "change", [{"repeat": 1}, {"level": "none"}, {"timeout": 3.0}, {"memory_mb": 77}], ids=lambda c: next(iter(c))
 )
-def test_other_rules_are_not_served_from_the_cache(lane, tmp_path, change):
-    run(lane, ["OK"], cache=tmp_path, repeat=2)
-    again = FakeLane.fresh()
+def test_other_rules_are_not_served_from_the_cache(worker, tmp_path, change):
+    run(worker, ["OK"], cache=tmp_path, repeat=2)
+    again = FakeWorker.fresh()
     run(again, ["OK"], **{"cache": tmp_path, "repeat": 2, **change})
     assert set(again.ran) == {"OK"}
 
 
-def test_a_changed_sandbox_is_not_served_from_the_cache(lane, tmp_path, monkeypatch):
-    run(lane, ["OK"], cache=tmp_path)
+def test_a_changed_sandbox_is_not_served_from_the_cache(worker, tmp_path, monkeypatch):
+    run(worker, ["OK"], cache=tmp_path)
     monkeypatch.setattr("rrk.sandbox.judge.judge.rules", lambda: "others")
-    again = FakeLane.fresh()
+    again = FakeWorker.fresh()
     run(again, ["OK"], cache=tmp_path)
     assert again.ran == ["OK"]
 
@@ -194,59 +194,59 @@ def test_a_cache_serves_several_processes_at_once_and_says_when_it_is_broken(tmp
         Cache(tmp_path)
 
 
-def test_missing_tools_and_unknown_languages_are_no_labels(lane, tmp_path):
+def test_missing_tools_and_unknown_languages_are_no_labels(worker, tmp_path):
     source = (toolchains.folder() / "lua.toml").read_text().replace('id = "lua"', 'id = "lux"')
     source = re.sub(r"find = \[.*\]", 'find = ["no-such-tool"]', source)
     (tmp_path / "lux.toml").write_text(source)
     jobs = [Job("lux", "", "x", "y"), Job("cobol", "", "x", "y"), job("OK")]
-    verdicts, _ = run(lane, jobs, sandboxes=[tmp_path])
+    verdicts, _ = run(worker, jobs, sandboxes=[tmp_path])
     assert [(v.status, v.passed) for v in verdicts] == [("NoToolchain", None), ("NoToolchain", None), ("OK", True)]
     assert "apt-get install" in verdicts[0].stderr
     assert "no language 'cobol'" in verdicts[1].stderr
 
 
-def test_no_lane_at_all_is_an_error_of_the_judge(lane):
-    lane.may_start = 0
-    with pytest.raises(RrkError, match="no further lane"):
-        run(lane, ["OK"])
+def test_no_worker_at_all_is_an_error_of_the_judge(worker):
+    worker.may_start = 0
+    with pytest.raises(RrkError, match="no further worker"):
+        run(worker, ["OK"])
 
 
-def test_where_no_further_lane_can_be_had_the_others_do_all(lane):
-    lane.may_start = 1
-    verdicts, _ = run(lane, [f"sleep 0.0{n}; OK" for n in range(1, 9)], jobs=4)
+def test_where_no_further_worker_can_be_had_the_others_do_all(worker):
+    worker.may_start = 1
+    verdicts, _ = run(worker, [f"sleep 0.0{n}; OK" for n in range(1, 9)], jobs=4)
     assert statuses(verdicts) == ["OK"] * 8
 
 
-def test_a_bug_of_ours_is_raised_and_does_not_hang(lane):
+def test_a_bug_of_ours_is_raised_and_does_not_hang(worker):
     with pytest.raises(AssertionError, match="a bug of ours"):
-        run(lane, ["OK", "bug", "OK "])
+        run(worker, ["OK", "bug", "OK "])
 
 
-def test_at_most_so_many_jobs_run_at_once(lane):
-    run(lane, [f"sleep 0.02; OK{' ' * n}" for n in range(30)], jobs=3)
-    assert lane.most_busy == 3
+def test_at_most_so_many_jobs_run_at_once(worker):
+    run(worker, [f"sleep 0.02; OK{' ' * n}" for n in range(30)], jobs=3)
+    assert worker.most_busy == 3
 
 
-def test_sleepers_hold_no_core_and_busy_programs_do(lane):
+def test_sleepers_hold_no_core_and_busy_programs_do(worker):
     began = time.monotonic()
-    run(lane, [f"child 1.2; OK{' ' * n}" for n in range(4)], jobs=1)
+    run(worker, [f"child 1.2; OK{' ' * n}" for n in range(4)], jobs=1)
     assert time.monotonic() - began < 4.0, "four sleepers took turns"
-    busy = FakeLane.fresh()
+    busy = FakeWorker.fresh()
     run(busy, [f"child burn 0.7; OK{' ' * n}" for n in range(2)], jobs=1)
     assert busy.most_busy == 1
 
 
-def test_leaving_ends_lanes_in_the_middle_of_their_work(lane):
+def test_leaving_ends_workers_in_the_middle_of_their_work(worker):
     began = time.monotonic()
-    with Judge(jobs=2, lane=lane) as judge:
+    with Judge(jobs=2, worker=worker) as judge:
         stream = judge.judge([job("OK"), job("sleep 60"), job("sleep 61")])
         assert next(stream).passed
         stream.close()
     assert time.monotonic() - began < 5
-    assert all(made.dead for made in lane.made)
+    assert all(made.dead for made in worker.made)
 
 
-def test_the_window_is_bounded(lane):
+def test_the_window_is_bounded(worker):
     taken = []
 
     def source():
@@ -254,14 +254,14 @@ def test_the_window_is_bounded(lane):
             taken.append(n)
             yield job(f"OK{' ' * n}")
 
-    with Judge(jobs=2, lane=lane, window=50) as judge:
+    with Judge(jobs=2, worker=worker, window=50) as judge:
         stream = judge.judge(source())
         for n in range(200):
             next(stream)
             assert len(taken) <= n + 1 + 50
 
 
-def test_languages_that_compile_in_batches_take_along_what_waits(lane, monkeypatch):
+def test_languages_that_compile_in_batches_take_along_what_waits(worker, monkeypatch):
     seen = []
 
     def batch(toolchain, jobs, new_box):
@@ -272,14 +272,14 @@ def test_languages_that_compile_in_batches_take_along_what_waits(lane, monkeypat
     monkeypatch.setattr("rrk.sandbox.languages.recipes.judge", lambda *_: verdict("OK"))
     monkeypatch.setattr("rrk.sandbox.languages.toolchains.Toolchain.missing", lambda self: [])
     jobs = [Job("ts", "", f"x{n}", "y") for n in range(60)] + [job("OK")]
-    verdicts, _ = run(lane, jobs, jobs=2)
+    verdicts, _ = run(worker, jobs, jobs=2)
     assert statuses(verdicts) == ["OK"] * 61
     assert max(seen) > 10, "no batch"
-    assert max(seen) <= 31, "one lane took all, the other had nothing to do"
+    assert max(seen) <= 31, "one worker took all, the other had nothing to do"
 
 
-def test_evidence_is_gathered_without_the_jobs_own_tests(lane):
+def test_evidence_is_gathered_without_the_jobs_own_tests(worker):
     pairs = [(job("OK"), ("a1", "b0")), (job("Exception"), ("c1",))]
-    with Judge(jobs=1, lane=lane) as judge:
+    with Judge(jobs=1, worker=worker) as judge:
         answers = list(judge.evidence(pairs, each_s=0.5))
     assert [a.evidence for a in answers] == [{"passed": "10", "outputs": ["", ""]}, {"passed": "1", "outputs": [""]}]

@@ -1,4 +1,4 @@
-"""kill -9 of whoever uses lanes, at any moment, leaves no process, mount, control group or folder behind."""
+"""kill -9 of whoever uses workers, at any moment, leaves no process, mount, control group or folder behind."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from pathlib import Path
 import pytest
 
 from rrk.errors import RrkError
-from rrk.sandbox.workers.worker import Lane
+from rrk.sandbox.workers.worker import Worker
 from tests.conftest import ROOT
 
 try:
-    Lane().close()
+    Worker().close()
 except RrkError as error:
     pytest.skip(str(error), allow_module_level=True)
 
 SCRIPT = """
 import sys, threading
 from rrk.sandbox.jail.box import Limits, RunSpec
-from rrk.sandbox.workers.worker import Lane
+from rrk.sandbox.workers.worker import Worker
 from rrk.sandbox.verdict import Job
 programs = {
     "idle": "def f():\\n    return 1\\n",
     "asleep": "import os, time\\nfor _ in range(5):\\n    os.fork()\\nopen('/tmp/x', 'w').write('x' * 999999)\\ntime.sleep(600)\\n",
 }
-lanes = [Lane(), Lane()]
+workers = [Worker(), Worker()]
 print("up", flush=True)
 def sleeper():
-    with lanes[1].box() as box:
+    with workers[1].box() as box:
         box.write("x", b"x" * 999999)
         box.run(RunSpec(["/bin/sh", "-c", "trap '' TERM INT HUP; setsid sleep 600 & setsid sleep 600"], Limits(wall_s=600)))
 threading.Thread(target=sleeper, daemon=True).start()
 while True:
-    lanes[0].python(Job("py", "", programs[sys.argv[1]], "assert f() == 1", "f", timeout=100.0))
+    workers[0].python(Job("py", "", programs[sys.argv[1]], "assert f() == 1", "f", timeout=100.0))
 """
 
 
@@ -108,29 +108,29 @@ def test_kill_9_leaves_nothing(what, after):
     assert not left
 
 
-def test_a_lane_whose_process_is_killed_says_so_and_leaves_nothing():
+def test_a_worker_whose_process_is_killed_says_so_and_leaves_nothing():
     from rrk.sandbox.verdict import SANDBOX_ERROR, Job
 
-    lane = Lane()
+    worker = Worker()
     job = Job("py", "", "def f():\n    return 1\n", "assert f() == 1\n", "f")
-    assert lane.python(job).passed
-    lane._cell.process.kill()
-    lane._cell.process.wait()
-    verdict = lane.python(job)
+    assert worker.python(job).passed
+    worker._server.process.kill()
+    worker._server.process.wait()
+    verdict = worker.python(job)
     assert (verdict.status, verdict.passed) == (SANDBOX_ERROR, None)
-    assert lane.dead
-    lane.close()
+    assert worker.dead
+    worker.close()
 
 
 def test_the_tests_process_is_replaced_when_it_dies():
     from rrk.sandbox.verdict import Job
 
-    with Lane() as lane:
+    with Worker() as worker:
         job = Job("py", "", "def f():\n    return 1\n", "assert f() == 1\n", "f")
-        assert lane.python(job).passed
-        assert lane._tests is not None
-        lane._tests.process.kill()
-        lane._tests.process.wait()
-        assert lane.python(job).status in ("SandboxError", "OK")
-        assert lane.python(job).passed
-        assert not lane.dead
+        assert worker.python(job).passed
+        assert worker._tests is not None
+        worker._tests.process.kill()
+        worker._tests.process.wait()
+        assert worker.python(job).status in ("SandboxError", "OK")
+        assert worker.python(job).passed
+        assert not worker.dead

@@ -18,10 +18,10 @@ from rrk.errors import RrkError
 from rrk.sandbox.inside import codec, tests_apart
 from rrk.sandbox.jail.box import RunSpec
 from rrk.sandbox.verdict import Job
-from rrk.sandbox.workers.worker import Lane
+from rrk.sandbox.workers.worker import Worker
 
 try:
-    Lane().close()
+    Worker().close()
 except RrkError as error:
     pytest.skip(str(error), allow_module_level=True)
 
@@ -29,13 +29,13 @@ CHECK = "def check(candidate):\n    {}\n\ncheck(f)\n"
 
 
 @pytest.fixture(scope="module")
-def lane():
-    with Lane() as lane:
-        yield lane
+def worker():
+    with Worker() as worker:
+        yield worker
 
 
-def judge(lane, program, tests, prompt="", entry="f", mode="split", **more):
-    return lane.python(Job("py", prompt, program, tests, entry, **{"timeout": 1.0, **more}), mode)
+def judge(worker, program, tests, prompt="", entry="f", mode="split", **more):
+    return worker.python(Job("py", prompt, program, tests, entry, **{"timeout": 1.0, **more}), mode)
 
 
 @pytest.mark.parametrize("mode", ["split", "in_process"])
@@ -63,21 +63,21 @@ def judge(lane, program, tests, prompt="", entry="f", mode="split", **more):
         ("f = int.__dict__\n", "Exception", "exception"),
     ],
 )
-def test_statuses(lane, program, status, reason, mode):
-    verdict = judge(lane, program, CHECK.format("assert candidate() == 1"), mode=mode, memory_mb=256)
+def test_statuses(worker, program, status, reason, mode):
+    verdict = judge(worker, program, CHECK.format("assert candidate() == 1"), mode=mode, memory_mb=256)
     assert (verdict.status, verdict.reason) == (status, reason), verdict
     assert verdict.integrity == (mode if status == "OK" else None)
-    assert verdict.sandbox == lane.layers
+    assert verdict.sandbox == worker.layers
     assert verdict.passed == (status == "OK")
 
 
-def test_output_time_and_the_tests_line_are_told(lane):
+def test_output_time_and_the_tests_line_are_told(worker):
     program = "print('loaded')\ndef f():\n    print('called')\n    return 2\n"
-    verdict = judge(lane, program, CHECK.format("assert candidate() == 1, 'one'"))
+    verdict = judge(worker, program, CHECK.format("assert candidate() == 1, 'one'"))
     assert verdict.stdout == "loaded\ncalled\n"
     assert verdict.stderr.splitlines()[-2:] == ["    assert candidate() == 1, 'one'", "AssertionError: one"]
     assert (verdict.exit_code, verdict.max_rss > 1 << 20, 0 < verdict.time < 1) == (1, True, True)
-    verdict = judge(lane, "def f():\n    return {}['k']\n", CHECK.format("assert candidate() == 1"))
+    verdict = judge(worker, "def f():\n    return {}['k']\n", CHECK.format("assert candidate() == 1"))
     assert "return {}['k']" in verdict.stderr
     assert "KeyError: 'k'" in verdict.stderr
 
@@ -170,13 +170,13 @@ assert sort_in_place(w) is w and w == [1, 3]
 """
 
 
-def test_the_border_between_program_and_tests_does_not_show(lane):
+def test_the_border_between_program_and_tests_does_not_show(worker):
     for statement in (HOLD, *[f"import os\n{HOLD}"]):  # in the tests' process itself, and in a fork of it
-        verdict = judge(lane, PROGRAM, statement)
+        verdict = judge(worker, PROGRAM, statement)
         assert (verdict.status, verdict.integrity) == ("OK", "split"), verdict
-    assert judge(lane, PROGRAM, HOLD.replace("is z", "is not z")).status == "Exception"
+    assert judge(worker, PROGRAM, HOLD.replace("is z", "is not z")).status == "Exception"
     # What the program keeps in a global may change under the tests' eyes: they share its process then.
-    assert (judge(lane, PROGRAM, "assert LIMIT == 7 and f(1) == 1").integrity) == "in_process"
+    assert (judge(worker, PROGRAM, "assert LIMIT == 7 and f(1) == 1").integrity) == "in_process"
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_the_border_between_program_and_tests_does_not_show(lane):
         "import re\nassert os.path.basename('/a/b') == 'b'\n",
     ],
 )
-def test_what_cannot_cross_is_judged_in_the_programs_own_process_and_says_so(lane, tests):
+def test_what_cannot_cross_is_judged_in_the_programs_own_process_and_says_so(worker, tests):
     program = """
 import os
 class Box:
@@ -203,25 +203,25 @@ def take(b): return b.x
 def apply(f, x): return f(x)
 def fill(grid): grid[0][0] = 1
 """
-    verdict = judge(lane, program, tests, entry=None)
+    verdict = judge(worker, program, tests, entry=None)
     assert (verdict.status, verdict.integrity) == ("OK", "in_process"), verdict
-    assert judge(lane, program, tests + "assert make(1).get() == 3\n", entry=None).status == "Exception"
+    assert judge(worker, program, tests + "assert make(1).get() == 3\n", entry=None).status == "Exception"
 
 
-def test_the_prompts_helpers_are_the_tests_own(lane):
+def test_the_prompts_helpers_are_the_tests_own(worker):
     prompt = "import math\n\ndef poly(xs, x):\n    return sum(c * math.pow(x, i) for i, c in enumerate(xs))\n\n\ndef f(xs):\n    '''root'''\n"
     tests = CHECK.format("assert abs(poly([2, 1], candidate([2, 1]))) < 1e-4")
-    assert judge(lane, "    return -2\n", tests, prompt).integrity == "split"
+    assert judge(worker, "    return -2\n", tests, prompt).integrity == "split"
     cheat = "    return 5\n\ndef poly(xs, x):\n    return 0\n"
-    assert judge(lane, cheat, tests, prompt).status == "Exception"
+    assert judge(worker, cheat, tests, prompt).status == "Exception"
 
 
-def test_a_function_under_test_may_have_a_builtins_name_but_others_keep_theirs(lane):
-    assert judge(lane, "def sum(a, b):\n    return a * b\n", "assert sum(2, 3) == 6\n", entry=None).passed
+def test_a_function_under_test_may_have_a_builtins_name_but_others_keep_theirs(worker):
+    assert judge(worker, "def sum(a, b):\n    return a * b\n", "assert sum(2, 3) == 6\n", entry=None).passed
     shadowing = "def f(x):\n    return 9\ndef abs(x):\n    return 0\ndef len(x):\n    return 1\n"
-    assert judge(lane, shadowing, CHECK.format("assert abs(candidate(1) - 1) < 1")).status == "Exception"
+    assert judge(worker, shadowing, CHECK.format("assert abs(candidate(1) - 1) < 1")).status == "Exception"
     assert judge(
-        lane, "def f(x):\n    return 1\ndef len(x):\n    return 7\n", CHECK.format("assert len([candidate(1)]) == 1")
+        worker, "def f(x):\n    return 1\ndef len(x):\n    return 7\n", CHECK.format("assert len([candidate(1)]) == 1")
     ).passed
 
 
@@ -235,24 +235,24 @@ def test_a_function_under_test_may_have_a_builtins_name_but_others_keep_theirs(l
     ],
     ids=["multipl-e", "mbpp", "evalplus", "unittest"],
 )
-def test_shapes_of_tests(lane, tests):
-    assert judge(lane, "def f(x):\n    return 2 * x\n", tests, entry=None).status == "OK"
-    assert judge(lane, "def f(x):\n    return 2\n", tests, entry=None).status == "Exception"
+def test_shapes_of_tests(worker, tests):
+    assert judge(worker, "def f(x):\n    return 2 * x\n", tests, entry=None).status == "OK"
+    assert judge(worker, "def f(x):\n    return 2\n", tests, entry=None).status == "Exception"
 
 
-def test_tests_that_leave_traces_do_not_meet_the_next_ones(lane):
+def test_tests_that_leave_traces_do_not_meet_the_next_ones(worker):
     dirty = "import builtins, random\nbuiltins.abs = lambda x: 0\nrandom.seed(1)\nassert f() == 1\n"
-    assert judge(lane, "def f():\n    return 1\n", dirty).passed
-    assert judge(lane, "def f():\n    return 5\n", "assert abs(f() - 1) < 1\n").status == "Exception"
+    assert judge(worker, "def f():\n    return 1\n", dirty).passed
+    assert judge(worker, "def f():\n    return 5\n", "assert abs(f() - 1) < 1\n").status == "Exception"
 
 
-def test_endless_tests_are_not_endless(lane):
-    verdict = judge(lane, "def f():\n    return 1\n", "while True:\n    x = f()\n", timeout=0.5)
+def test_endless_tests_are_not_endless(worker):
+    verdict = judge(worker, "def f():\n    return 1\n", "while True:\n    x = f()\n", timeout=0.5)
     assert verdict.status == "Timeout"
-    assert judge(lane, "def f():\n    return 1\n", "assert f() == 1\n").passed
+    assert judge(worker, "def f():\n    return 1\n", "assert f() == 1\n").passed
 
 
-def test_evidence_has_an_outcome_for_every_assert(lane):
+def test_evidence_has_an_outcome_for_every_assert(worker):
     program = """def f(x):
     if x == 3:
         while True: pass
@@ -267,25 +267,25 @@ def test_evidence_has_an_outcome_for_every_assert(lane):
         "assert 4 == f(2)",
         "assert undefined",
     ]
-    verdict = lane.evidence(Job("py", "", program, "", "f"), tests, 0.2)
+    verdict = worker.evidence(Job("py", "", program, "", "f"), tests, 0.2)
     assert verdict.status == "OK"
     assert verdict.evidence["passed"] == "1110001010"
     outputs = verdict.evidence["outputs"]
     assert [o is None for o in outputs] == [False] * 3 + [True] * 3 + [False] * 3 + [True]
     assert outputs[2] == outputs[8] != outputs[1] == outputs[7]  # the value of f(2); of f(1)
-    broken = lane.evidence(Job("py", "", "def f(:\n", "", "f"), tests, 0.2)
+    broken = worker.evidence(Job("py", "", "def f(:\n", "", "f"), tests, 0.2)
     assert (broken.status, broken.evidence["passed"]) == ("SyntaxError", "0" * 10)
 
 
-def test_a_program_that_never_ends_on_many_inputs_costs_little_and_keeps_what_it_passes(lane):
+def test_a_program_that_never_ends_on_many_inputs_costs_little_and_keeps_what_it_passes(worker):
     program = "def f(x):\n    while x:\n        pass\n    return x\n"
     tests = [f"assert f({x}) == {x}" for x in range(1, 80)] + ["assert f(0) == 0"]
-    verdict = lane.evidence(Job("py", "", program, "", "f"), tests, 0.5)
+    verdict = worker.evidence(Job("py", "", program, "", "f"), tests, 0.5)
     assert verdict.evidence["passed"] == "0" * 79 + "1"
     assert verdict.time < 5, "a limit for each would be 40 s"
 
 
-def test_codet_candidates_agree_with_their_recorded_labels(lane, shared):
+def test_codet_candidates_agree_with_their_recorded_labels(worker, shared):
     with gzip.open(shared / "data/problems/humaneval.jsonl.gz", "rt") as lines:
         problems = {row["task_id"]: row for row in map(json.loads, lines)}
     with gzip.open(shared / "data/candidates/codet_humaneval_codegen16b.jsonl.gz", "rt") as lines:
@@ -294,7 +294,7 @@ def test_codet_candidates_agree_with_their_recorded_labels(lane, shared):
     for row in rows:
         problem = problems[row["task_id"]]
         tests = f"{problem['test']}\n\ncheck({problem['entry_point']})\n"
-        verdict = judge(lane, row["completion"], tests, problem["prompt"], problem["entry_point"], timeout=5.0)
+        verdict = judge(worker, row["completion"], tests, problem["prompt"], problem["entry_point"], timeout=5.0)
         assert (verdict.passed, verdict.status != "Tampered") == (row["passed"], True), (row["task_id"], verdict)
 
 
@@ -414,12 +414,12 @@ def test_preparing_tells_tests_apart():
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
-def test_only_short_programs_stay_on_one_core(lane):
+def test_only_short_programs_stay_on_one_core(worker):
     cores = "    import os\n    return len(os.sched_getaffinity(0))\n"
     program = "import time\ndef f(s):\n    time.sleep(s)\n" + cores
     many = len(os.sched_getaffinity(0))
-    assert judge(lane, program, "assert f(0) == 1").passed
-    assert judge(lane, program, f"assert f(0.3) == {many}").passed
-    with lane.box() as box:
+    assert judge(worker, program, "assert f(0) == 1").passed
+    assert judge(worker, program, f"assert f(0.3) == {many}").passed
+    with worker.box() as box:
         done = box.run(RunSpec(["nproc"]))
     assert int(done.stdout) == many, done

@@ -17,12 +17,12 @@ from rrk.sandbox.judge import suites
 from rrk.sandbox.judge.judge import Judge
 from rrk.sandbox.judge.suites_text import vain
 from rrk.sandbox.verdict import Job
-from rrk.sandbox.workers.worker import Lane
+from rrk.sandbox.workers.worker import Worker
 from tests.sandbox.idioms import IDIOMS, Idiom
 from tests.sandbox.odd_tests import ODD
 
 try:
-    Lane().close()
+    Worker().close()
 except RrkError as error:
     pytest.skip(str(error), allow_module_level=True)
 

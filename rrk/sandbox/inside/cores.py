@@ -1,9 +1,9 @@
-"""The core that a lane stays on while its programs are short.
+"""The core that a worker stays on while its programs are short.
 
 Candidate and tests' process talk in turns, a dozen times a job. Left alone, the scheduler wakes each of them on whichever core
-looks idle, where another lane is about to go on, and it waits: a quarter of the throughput with as many lanes as cores.
-So a cell stays where it is for some jobs, its candidates with it, and the tests' process follows. Anything that is not
-short is set free at the first look of the watch, and between two stays the scheduler may move the lane.
+looks idle, where another worker is about to go on, and it waits: a quarter of the throughput with as many workers as cores.
+So a fork server stays where it is for some jobs, its candidates with it, and the tests' process follows. Anything that is not
+short is set free at the first look of the watch, and between two stays the scheduler may move the worker.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ STAY = 20  # jobs
 
 
 class Core:
-    """In process 1 of a cell."""
+    """In process 1, the fork server."""
 
     def __init__(self) -> None:
         self.all = os.sched_getaffinity(0)

@@ -1,4 +1,4 @@
-"""How the supervisor and its lanes talk: a JSON header, a blob and descriptors over a stream socket.
+"""How the supervisor and its workers talk: a JSON header, a blob and descriptors over a stream socket.
 
     send(sock, {"op": "run", "argv": [...]}, blob, fds=[5]);  header, blob, fds = receive(sock)
 

@@ -1,6 +1,6 @@
 """Process 1 running one program on many inputs: a child a case, each outcome told as soon as it is there.
 
-serve(cell, header, blob)     # for the request {"op": "cases", ...} of rrk/sandbox/judge/case_judge.py
+serve(server, header, blob)     # for the request {"op": "cases", ...} of rrk/sandbox/judge/case_judge.py
 
 The program is a command in the box that is open (compiled before), or Python text that a fork of this process runs. Each case
 has a child of its own, so nothing of one run is left for the next but files of the box. What a case expects is not told here.
@@ -18,69 +18,69 @@ from typing import Any
 from rrk.sandbox.inside import whole_program, wire
 from rrk.sandbox.jail import kernel
 from rrk.sandbox.jail.box import Limits
-from rrk.sandbox.jail.fork_server import Cell
+from rrk.sandbox.jail.fork_server import ForkServer
 
 LATE = 3  # cases that may run out of time before the others get a tenth of it
 KEPT_STDERR = 4096
 RESULT_FD = 3
 
 
-def serve(cell: Cell, header: dict[str, Any], blob: bytes) -> None:
+def serve(server: ForkServer, header: dict[str, Any], blob: bytes) -> None:
     """Run the cases in order until all have run or the supervisor has seen enough; {"end": how many} comes last."""
     view = memoryview(blob)
     at = header["program"]
     program = bytes(view[:at])
     limits = Limits(**header["limits"])
     waiting = select.poll()
-    waiting.register(cell.control, select.POLLIN)
+    waiting.register(server.control, select.POLLIN)
     late = header["late"]
     number = 0
     for size, cpu_s, output_kb in header["cases"]:
-        if waiting.poll(0) and _stopped(cell, header["seq"]):
+        if waiting.poll(0) and _stopped(server, header["seq"]):
             break
         cpu_s = cpu_s if late < LATE else cpu_s / 10
         own = replace(limits, cpu_s=cpu_s, wall_s=cpu_s * limits.wall_s / limits.cpu_s, output_kb=output_kb)
-        seen, streams = _one(cell, header, own, program, view[at : at + size])
+        seen, streams = _one(server, header, own, program, view[at : at + size])
         at += size
         number += 1
         late += bool(seen["timed_out"])
         seen["sizes"] = [len(stream) for stream in streams]
-        wire.send(cell.control, seen, b"".join(streams))
+        wire.send(server.control, seen, b"".join(streams))
         if seen["stopped"]:
             break
-    wire.send(cell.control, {"end": number})
+    wire.send(server.control, {"end": number})
 
 
-def _stopped(cell: Cell, seq: int) -> bool:
-    header, _, _ = wire.receive(cell.control)
+def _stopped(server: ForkServer, seq: int) -> bool:
+    header, _, _ = wire.receive(server.control)
     return bool(header["op"] == "stop" and header["seq"] == seq)
 
 
 def _one(
-    cell: Cell, header: dict[str, Any], limits: Limits, program: bytes, stdin: memoryview
+    server: ForkServer, header: dict[str, Any], limits: Limits, program: bytes, stdin: memoryview
 ) -> tuple[dict[str, Any], list[bytes]]:
     """One case: what was seen of it; its standard output, the head of its standard error, and what the child said of itself."""
     if header["argv"] is None:
-        cell.open(limits.files_mb)
-    out, err, inp, result = (cell.output() for _ in range(4))
+        server.open(limits.files_mb)
+    out, err, inp, result = (server.output() for _ in range(4))
     try:
         while stdin:
             stdin = stdin[os.write(inp, stdin) :]
         os.lseek(inp, 0, os.SEEK_SET)
-        pid = cell.fork()
+        pid = server.fork()
         if pid == 0:
             try:
-                cell.child(limits, inp, out, err)
-                cell.core.free(0)
+                server.child(limits, inp, out, err)
+                server.core.free(0)
                 for number in (signal.SIGPIPE, signal.SIGXFSZ):
                     signal.signal(number, signal.SIG_DFL)
                 if header["argv"] is None:
                     _python(header, limits, program, result)
                 else:
-                    _command(cell, header, result)
+                    _command(server, header, result)
             finally:
                 os._exit(127)
-        seen = cell.watch(pid, limits, (out, err), header["seq"])
+        seen = server.watch(pid, limits, (out, err), header["seq"])
         most = limits.output_kb << 10
         streams = [os.pread(out, most, 0), os.pread(err, KEPT_STDERR, 0), os.pread(result, most, 0)]
         return seen, streams
@@ -104,10 +104,10 @@ def _python(header: dict[str, Any], limits: Limits, program: bytes, result: int)
     whole_program.called(text, header["prelude"], path, header["entry"], RESULT_FD, args)
 
 
-def _command(cell: Cell, header: dict[str, Any], result: int) -> None:
+def _command(server: ForkServer, header: dict[str, Any], result: int) -> None:
     try:
         os.set_inheritable(result, False)
         kernel.close_all_but([result])
-        os.execvpe(header["argv"][0], header["argv"], cell.environment(header["env"]))
+        os.execvpe(header["argv"][0], header["argv"], server.environment(header["env"]))
     except BaseException as error:
         os.write(result, b"!" + f"{header['argv'][0]}: {error}".encode()[:4000])

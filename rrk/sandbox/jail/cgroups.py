@@ -1,4 +1,4 @@
-"""A control group for one lane, where this machine lets us make one: memory and the number of processes.
+"""A control group for one worker, where this machine lets us make one: memory and the number of processes.
 
     group = Group.make("rrk-4711-0")     # None where nothing may be made; the caller then watches memory itself
     group.join(pid); group.limit(memory_bytes, processes); group.kills()
@@ -20,7 +20,7 @@ NAME = re.compile(r"rrk-(\d+)-\d+\Z")
 
 
 class Group:
-    """One lane's group. Its files are opened once, so that a process inside the jail can go on using them."""
+    """One worker's group. Its files are opened once, so that a process inside the jail can go on using them."""
 
     def __init__(self, folders: dict[str, Path], version: int):
         self.folders = folders

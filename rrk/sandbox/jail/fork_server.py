@@ -1,4 +1,4 @@
-"""Process 1 of a lane at work: boxes, candidates with limits and without capabilities, and the watch over them.
+"""Process 1 of a worker at work: boxes, candidates with limits and without capabilities, and the watch over them.
 
 There is no private mount namespace a candidate: none can mount, and all are dead before the tmpfs is changed for the next.
 What process 1 itself mounts, forks and kills it does with capabilities that reach no further than the jail.
@@ -29,7 +29,7 @@ TICK = 0.04  # seconds between two looks at memory, output and CPU time
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
 
 
-class Cell:
+class ForkServer:
     """Process 1 at work: one candidate at a time, each in a box that is made new and emptied by force."""
 
     def __init__(
@@ -39,7 +39,7 @@ class Cell:
         group: Group | None,
         score: int | None,
         jailed: bool = True,
-        others: Mapping[str, Callable[[Cell, dict[str, Any], bytes], None]] = MappingProxyType({}),
+        others: Mapping[str, Callable[[ForkServer, dict[str, Any], bytes], None]] = MappingProxyType({}),
     ):
         """others: further operations that run candidates, by name."""
         self.control, self.outputs, self.group, self.jailed = control, outputs, group, jailed

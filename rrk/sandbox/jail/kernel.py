@@ -1,4 +1,4 @@
-"""The kernel calls that make a jail, by ctypes; used inside a lane's own process (rrk/sandbox/jail/main.py) only.
+"""The kernel calls that make a jail, by ctypes; used inside a worker's own process (rrk/sandbox/jail/main.py) only.
 
     pid = clone(NAMESPACES)              # 0 in the child, which is process 1 of its own world
     build_root(mounts)                   # pivot_root to a minimal read-only file system
@@ -110,7 +110,7 @@ _CALLS: dict[str, tuple[int | None, int | None]] = {
 _CLONE, _CLONE3, _SOCKET, _SECCOMP, _MEMFD = (56, 220), (435, 435), (41, 198), (317, 277), (319, 279)
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
-# PyDLL holds the GIL: a lane has one thread, and a clone must not run Python code of its own in between.
+# PyDLL holds the GIL: a worker has one thread, and a clone must not run Python code of its own in between.
 _libc = ctypes.PyDLL(None, use_errno=True)
 
 

@@ -1,4 +1,4 @@
-"""What runs in a lane's own processes: a keeper outside of the jail, and inside it process 1, which starts candidates.
+"""What runs in a worker's own processes: a keeper outside of the jail, and inside it process 1, which starts candidates.
 
 Started by rrk/sandbox/workers/worker.py as `python -s -S -P -c ...` with a clean environment, so that nothing of the judge (its
 environment, its memory, other programs' tests) can be found from inside.
@@ -24,11 +24,11 @@ from typing import Any, NoReturn
 from rrk.sandbox.inside import candidate, tests_apart, wire
 from rrk.sandbox.jail import case_runs, kernel
 from rrk.sandbox.jail.cgroups import Group
-from rrk.sandbox.jail.fork_server import Cell
+from rrk.sandbox.jail.fork_server import ForkServer
 from rrk.sandbox.jail.watch import sweep
 
 _KILLED = signal.SIGKILL
-OPERATIONS = {"cases": case_runs.serve}  # beside those of the Cell itself
+OPERATIONS = {"cases": case_runs.serve}  # beside those of the ForkServer itself
 
 
 def main() -> NoReturn:
@@ -95,7 +95,7 @@ def _keeper(control: socket.socket, config: dict[str, Any]) -> NoReturn:
 
 
 class _Ended(BaseException):
-    """SIGTERM arrived: the supervisor wants the lane no more."""
+    """SIGTERM arrived: the supervisor wants the worker no more."""
 
 
 def _ended(*_: object) -> None:
@@ -136,7 +136,7 @@ def _process_1(control: socket.socket, config: dict[str, Any], group: Group | No
         if config["role"] == "tests":
             tests_apart.serve(control)
         else:
-            Cell(control, outputs, group, score, others=OPERATIONS).serve()
+            ForkServer(control, outputs, group, score, others=OPERATIONS).serve()
     except wire.Gone:
         pass
     except BaseException as error:
@@ -173,7 +173,7 @@ def _unjailed(control: socket.socket, config: dict[str, Any]) -> NoReturn:
             if config["role"] == "tests":
                 tests_apart.serve(control)
             else:
-                Cell(control, outputs, None, None, jailed=False, others=OPERATIONS).serve()
+                ForkServer(control, outputs, None, None, jailed=False, others=OPERATIONS).serve()
         except wire.Gone:
             pass
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing interrupts what follows

@@ -1,6 +1,6 @@
-"""What process 1 of a lane sees of the others: what they use, that they have ended, and that none is left.
+"""What process 1 of a worker sees of the others: what they use, that they have ended, and that none is left.
 
-A jailed lane's processes are all that /proc shows but process 1; without a jail they are our descendants.
+A jailed worker's processes are all that /proc shows but process 1; without a jail they are our descendants.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def sweep(jailed: bool, pid: int | None = None) -> tuple[int | None, float, int]
 
 
 def _processes(jailed: bool) -> list[int]:
-    """All processes of the lane but process 1. Without a jail: all that descend from us."""
+    """All processes of the worker but process 1. Without a jail: all that descend from us."""
     numbers = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     if jailed:
         return [number for number in numbers if number != 1]
@@ -74,7 +74,7 @@ def _processes(jailed: bool) -> list[int]:
 
 
 def usage(jailed: bool) -> tuple[float, int, float]:
-    """CPU seconds, private memory (bytes) and seconds spent waiting for a core, summed over the lane's processes."""
+    """CPU seconds, private memory (bytes) and seconds spent waiting for a core, summed over the worker's processes."""
     cpu, resident, delay = 0, 0, 0
     for number in _processes(jailed):
         try:

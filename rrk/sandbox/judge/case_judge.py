@@ -1,6 +1,6 @@
 """The verdict on a program that is judged by its cases: run on each input in the jail, compared with what is expected here.
 
-    verdict = judge(lane, toolchain, job, every=False)     # job.case_set holds the cases
+    verdict = judge(worker, toolchain, job, every=False)     # job.case_set holds the cases
 
 A program is compiled once. Expected outputs never leave this process, so no program can print one because it read it, and
 leaving early after printing the right output is a pass: there is nothing else to prove. Any other end than status 0 is a
@@ -43,12 +43,12 @@ CHECKING = Limits(cpu_s=10.0, wall_s=42.0, memory_mb=1024, output_kb=64)  # of a
 
 
 class Jails(Protocol):
-    """What is needed of a lane."""
+    """What is needed of a worker."""
 
     layers: str
 
     @property
-    def cell(self) -> Process: ...
+    def server(self) -> Process: ...
 
     @property
     def checks(self) -> Process: ...
@@ -56,19 +56,19 @@ class Jails(Protocol):
     def box(self) -> Any: ...
 
 
-def judge(lane: Jails, toolchain: Toolchain, job: Job, every: bool = False) -> Verdict:
-    """Run the cases until one fails, or `every` one; the first that fails gives the status. wire.Gone if the lane ends."""
+def judge(worker: Jails, toolchain: Toolchain, job: Job, every: bool = False) -> Verdict:
+    """Run the cases until one fails, or `every` one; the first that fails gives the status. wire.Gone if the worker ends."""
     suite = job.case_set
     assert suite is not None
     python = toolchain.judge == "python"
     if suite.kind == "call" and not python:
         text = "cases with arguments are run for Python only; give standard input and output for other languages"
         return verdict(NO_TOOLCHAIN, stderr=text, reason="language")
-    with nullcontext(None) if python else lane.box() as box:
-        out, runner = _runner(lane, toolchain, job, suite, box)
+    with nullcontext(None) if python else worker.box() as box:
+        out, runner = _runner(worker, toolchain, job, suite, box)
         if out is None:
-            out = _cases(lane, runner, suite, every)
-    out.sandbox = lane.layers
+            out = _cases(worker, runner, suite, every)
+    out.sandbox = worker.layers
     out.tests_total = len(suite.cases)
     if out.passed is not None and out.tests_passed is None:
         out.tests_passed, out.pass_share = 0, 0.0  # it never ran
@@ -76,7 +76,7 @@ def judge(lane: Jails, toolchain: Toolchain, job: Job, every: bool = False) -> V
 
 
 def _runner(
-    lane: Jails, toolchain: Toolchain, job: Job, suite: CaseSet, box: JailedBox | None
+    worker: Jails, toolchain: Toolchain, job: Job, suite: CaseSet, box: JailedBox | None
 ) -> tuple[Verdict | None, Runner]:
     """How the program is run; a verdict where it cannot be compiled."""
     if box is None:
@@ -84,22 +84,22 @@ def _runner(
         limits = replace(PYTHON, cpu_s=cpu, wall_s=4 * cpu + 2, memory_mb=job.memory_mb or PYTHON.memory_mb)
         entry = job.entry_point if suite.kind == "call" else None
         text = job.program.encode("utf-8", "surrogatepass")
-        return None, Runner(lane.cell, limits, text, entry=entry, prelude=suite.prelude)
+        return None, Runner(worker.server, limits, text, entry=entry, prelude=suite.prelude)
     plan = recipes.bare(toolchain, job)
     for name, data in plan.files.items():
         box.write(name, data)
     step = recipes.spec(plan.mode.run, plan.values, recipes.limited(plan.mode.run.limits, job))
     return recipes.compiled(plan, box), Runner(
-        lane.cell, step.limits, b"", argv=step.argv, env=step.env, mode=plan.mode
+        worker.server, step.limits, b"", argv=step.argv, env=step.env, mode=plan.mode
     )
 
 
 class Runner:
-    """One program, to be run on inputs in a cell."""
+    """One program, to be run on inputs by a fork server."""
 
     def __init__(
         self,
-        cell: Process,
+        server: Process,
         limits: Limits,
         program: bytes,
         *,
@@ -109,7 +109,7 @@ class Runner:
         prelude: str = "",
         mode: Any = None,
     ) -> None:
-        self.cell, self.limits, self.program, self.mode = cell, limits, program, mode
+        self.server, self.limits, self.program, self.mode = server, limits, program, mode
         self._common = {
             "op": "cases",
             "argv": None if argv is None else list(argv),
@@ -138,15 +138,15 @@ class Runner:
             at += len(inputs)
 
     def _chunk(self, cases: Sequence[Case], inputs: list[bytes]) -> Iterator[dict[str, Any]]:
-        self.cell.seq += 1
+        self.server.seq += 1
         wanted = [
             [len(data), case.timeout or self.limits.cpu_s, max(self.limits.output_kb, len(case.expected) // 256 + 64)]
             for case, data in zip(cases, inputs, strict=True)
         ]
-        header = {**self._common, "seq": self.cell.seq, "cases": wanted, "late": self._late}
-        self.cell.send(header, b"".join([self.program, *inputs]))
+        header = {**self._common, "seq": self.server.seq, "cases": wanted, "late": self._late}
+        self.server.send(header, b"".join([self.program, *inputs]))
         self._running = True
-        while "end" not in (seen := self.cell.receive_outcome()):
+        while "end" not in (seen := self.server.receive_outcome()):
             if "error" in seen:
                 yield seen
                 self._running = False
@@ -159,20 +159,20 @@ class Runner:
         """No more cases, whatever runs now."""
         if self._running:
             self._running = False
-            self.cell.send({"op": "stop", "seq": self.cell.seq})
+            self.server.send({"op": "stop", "seq": self.server.seq})
 
 
-def _cases(lane: Jails, runner: Runner, suite: CaseSet, every: bool) -> Verdict:
+def _cases(worker: Jails, runner: Runner, suite: CaseSet, every: bool) -> Verdict:
     held = 0
     first: Verdict | None = None
     total = Verdict(True, OK, exit_code=0, integrity="outputs")
     out = total
-    # To its end: the cell says when it has stopped.
+    # To its end: the fork server says when it has stopped.
     for number, (seen, case) in enumerate(zip(runner.run(suite.cases), suite.cases, strict=False)):
         if "error" in seen:
             out = verdict(SANDBOX_ERROR, stderr=str(seen["error"]), reason="box")
         elif out.passed is not None:
-            out = _outcome(lane, runner, suite, case, seen)
+            out = _outcome(worker, runner, suite, case, seen)
         if out.passed is None:
             runner.stop()
             continue
@@ -198,7 +198,7 @@ def _cases(lane: Jails, runner: Runner, suite: CaseSet, every: bool) -> Verdict:
     return first
 
 
-def _outcome(lane: Jails, runner: Runner, suite: CaseSet, case: Case, seen: dict[str, Any]) -> Verdict:
+def _outcome(worker: Jails, runner: Runner, suite: CaseSet, case: Case, seen: dict[str, Any]) -> Verdict:
     """The verdict on one case. Limits first, in a fixed order; then how it ended; then what it said."""
     stdout, stderr, said = seen["streams"]
     if said[:1] == b"!":
@@ -215,7 +215,7 @@ def _outcome(lane: Jails, runner: Runner, suite: CaseSet, case: Case, seen: dict
             name, reason = SYNTAX_ERROR, "syntax"
         elif said[:1] == b"m" or (mode and mode.memory and mode.memory.search(text)):
             name, reason = MEMORY_LIMIT, "memory"
-    elif not _right(lane, suite, case, seen):
+    elif not _right(worker, suite, case, seen):
         name, reason = EXCEPTION, "wrong_answer"
     return verdict(
         name,
@@ -234,7 +234,7 @@ def _got(suite: CaseSet, seen: dict[str, Any]) -> str:
     return str(data.decode("utf-8", "surrogateescape"))
 
 
-def _right(lane: Jails, suite: CaseSet, case: Case, seen: dict[str, Any]) -> bool:
+def _right(worker: Jails, suite: CaseSet, case: Case, seen: dict[str, Any]) -> bool:
     if suite.kind == "call" and seen["streams"][2][:1] != b"v":
         return False  # it left, with status 0, before its function had returned
     got = _got(suite, seen)
@@ -247,7 +247,7 @@ def _right(lane: Jails, suite: CaseSet, case: Case, seen: dict[str, Any]) -> boo
         except (ValueError, RecursionError):
             return False
     question = Case(json.dumps(texts), "")
-    runner = Runner(lane.checks, CHECKING, suite.checker.encode("utf-8", "surrogatepass"), entry=CHECK)
+    runner = Runner(worker.checks, CHECKING, suite.checker.encode("utf-8", "surrogatepass"), entry=CHECK)
     (answer,) = runner.run([question])
     if "error" in answer:
         raise wire.Gone(f"the checker could not be run: {answer['error']}")

@@ -1,4 +1,4 @@
-"""The judge: jobs in, verdicts out, in order, whatever the lanes below do.
+"""The judge: jobs in, verdicts out, in order, whatever the workers below do.
 
     with Judge(jobs=4) as judge:
         for verdict in judge.judge(jobs):                  # an iterable of Job; reads ahead a bounded window
@@ -11,7 +11,7 @@ to a job on its way:
 
 * the same job in flight, among the last ones, or in the cache on disk is not run again;
 * languages that compile in batches take along what else of their language waits; nothing waits for a batch to fill;
-* SandboxError is tried again on fresh lanes, three times, then kept (`passed` None: never a label);
+* SandboxError is tried again on fresh workers, three times, then kept (`passed` None: never a label);
 * a limit that was hit while the machine was too busy to be fair counts only if it is hit again with nothing else running;
 * a Timeout counts only if the problem's own solution (Job.reference) would have had four times its time;
 * with repeat=k a program runs k times; where the runs disagree `passed` is None and the reason is "flaky".
@@ -43,12 +43,12 @@ from rrk.sandbox.verdict import (
     Verdict,
     verdict,
 )
-from rrk.sandbox.workers.pool import Fleet, Slot
-from rrk.sandbox.workers.provision import LOST, Outfitter
+from rrk.sandbox.workers.pool import Pool, Slot
+from rrk.sandbox.workers.provision import LOST, Provisioner
 
 TRIES = 4  # the first and three more
 RECENT = 4096  # verdicts kept in memory for jobs that come again
-_CHUNK = 64  # jobs read before lanes hear of them
+_CHUNK = 64  # jobs read before workers hear of them
 _POLL = 0.02  # seconds between looks at a slow input
 
 
@@ -76,14 +76,14 @@ class _Entry:
 
 
 class Judge:
-    """Judges jobs on `jobs` cores. A context manager: leaving it ends every lane.
+    """Judges jobs on `jobs` cores. A context manager: leaving it ends every worker.
 
     level: "auto" (the jail; RrkError with the remedy where it does not work) or "none" (rlimits only, by explicit wish).
     timeout (CPU seconds) and memory_mb stand in for what a Job leaves open; an explicit timeout is taken as it is, the
     languages' own are multiplied by calibration.factor(). cache: a folder. sandboxes: folders of LANG.toml files. packages:
     folders of Python packages that Python programs and tests may import.
     all_tests: go on after a test has failed, so that Verdict.pass_share is known.
-    lane: called as Lane(level=, mounts=, packages=) where another than rrk.sandbox.workers.worker.Lane is wanted (tests).
+    worker: called as Worker(level=, mounts=, packages=) where another than rrk.sandbox.workers.worker.Worker is wanted (tests).
     `figures` counts what was spared and what was run again; `notes` are lines that a user should see.
     """
 
@@ -100,21 +100,21 @@ class Judge:
         memory_mb: int | None = None,
         window: int | None = None,
         all_tests: bool = False,
-        lane: Callable[..., Any] | None = None,
+        worker: Callable[..., Any] | None = None,
     ) -> None:
         if jobs < 1 or repeat < 1:
             raise ValueError("jobs and repeat must be 1 or more")
         self.figures: Counter[str] = Counter()
-        self._outfitter = Outfitter(level, sandboxes, packages, lane)
-        self.notes = self._outfitter.notes
+        self._provisioner = Provisioner(level, sandboxes, packages, worker)
+        self.notes = self._provisioner.notes
         self._level, self._repeat = level, repeat
         self._packages, self._all_tests = tuple(packages), all_tests
         self._timeout, self._memory = timeout, memory_mb
-        # Far enough that an endless loop at the head of the line leaves the other lanes something to do.
+        # Far enough that an endless loop at the head of the line leaves the other workers something to do.
         self._window = window or max(1024, 256 * jobs)
         self._cache = Cache(cache) if cache is not None else None
-        self._fleet = Fleet(jobs, self._run)
-        self._lock = self._fleet.lock
+        self._pool = Pool(jobs, self._run)
+        self._lock = self._pool.lock
         self._entries: dict[str, _Entry] = {}  # in flight, by key
         self._recent: OrderedDict[str, Verdict] = OrderedDict()
         self._unsaved: deque[_Entry] = deque()
@@ -129,9 +129,9 @@ class Judge:
         self.close()
 
     def close(self) -> None:
-        """End all lanes at once, and write the cache."""
+        """End all workers at once, and write the cache."""
         try:
-            self._fleet.close()
+            self._pool.close()
         finally:
             if self._cache is not None:
                 self._save()
@@ -139,7 +139,7 @@ class Judge:
                 self._cache = None
 
     def judge(self, jobs: Iterable[Job]) -> Iterator[Verdict]:
-        """A verdict for each job, in order. RrkError if no lane can be had."""
+        """A verdict for each job, in order. RrkError if no worker can be had."""
         return self._stream(jobs, lambda job: (job, None))
 
     def evidence(self, pairs: Iterable[tuple[Job, Sequence[str]]], each_s: float = 1.0) -> Iterator[Verdict]:
@@ -172,7 +172,7 @@ class Judge:
                 if new:
                     fresh.append(entry)
             if fresh:
-                self._fleet.submit(fresh)
+                self._pool.submit(fresh)
             if not line:
                 if ended:
                     return
@@ -183,10 +183,10 @@ class Judge:
                     continue
                 self._save()
                 with self._lock:
-                    if line[0].verdict is None and self._fleet.failure is None:
-                        self._fleet.changed.wait(_POLL if more else None)
-                    if line[0].verdict is None and self._fleet.failure is not None:
-                        raise self._fleet.failure
+                    if line[0].verdict is None and self._pool.failure is None:
+                        self._pool.changed.wait(_POLL if more else None)
+                    if line[0].verdict is None and self._pool.failure is not None:
+                        raise self._pool.failure
                 continue
             while line and (done := line[0].verdict) is not None:
                 line.popleft()
@@ -199,7 +199,7 @@ class Judge:
         reference = job.reference
         job = replace(
             job,
-            reference=None,  # no lane ever sees it
+            reference=None,  # no worker ever sees it
             timeout=self._timeout if job.timeout is None else job.timeout,
             memory_mb=self._memory if job.memory_mb is None else job.memory_mb,
         )
@@ -225,7 +225,7 @@ class Judge:
         return entry, True
 
     def _cache_key(self, entry: _Entry) -> str:
-        toolchain = self._outfitter.toolchain(entry.job.language)
+        toolchain = self._provisioner.toolchain(entry.job.language)
         digest = toolchain.digest if isinstance(toolchain, Toolchain) else ""
         parts = [rules(), entry.key, digest, self._level, self._repeat, entry.reference]
         if self._packages:
@@ -236,11 +236,11 @@ class Judge:
             parts.append("all tests")
         return hashlib.blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
 
-    # The work (threads of the fleet).
+    # The work (threads of the pool).
 
     def _run(self, slot: Slot, entry: _Entry) -> None:
         job = entry.job
-        toolchain = self._outfitter.toolchain(job.language)
+        toolchain = self._provisioner.toolchain(job.language)
         if isinstance(toolchain, RrkError):
             return self._settle(slot, entry, verdict(NO_TOOLCHAIN, stderr=str(toolchain), reason="language"))
         if lacking := toolchain.missing():
@@ -253,21 +253,21 @@ class Judge:
             if entry.tests is not None:
                 text = "evidence is gathered for Python only"
                 return self._settle(slot, entry, verdict(NO_TOOLCHAIN, stderr=text, reason="language"))
-            self._outfitter.prepare(slot, toolchain)
+            self._provisioner.prepare(slot, toolchain)
             together = [entry]
             if toolchain.batch is not None and not entry.alone and not entry.tries and not entry.timeout:
-                together += self._fleet.alike(
+                together += self._pool.alike(
                     lambda e: e.job.language == job.language and not (e.tries or e.timeout or e.job.case_set),
                     toolchain.batch.most - 1,
                 )
             return self._recipe(slot, toolchain, together)
-        self._outfitter.lane(slot)
+        self._provisioner.worker(slot)
         try:
             limited = self._limited(entry, toolchain)
             if entry.tests is not None:
-                answer = slot.lane.evidence(limited, entry.tests, self._each_s)
+                answer = slot.worker.evidence(limited, entry.tests, self._each_s)
             else:
-                answer = self._sides.judge(slot.lane, limited, entry.suite, entry.reference)
+                answer = self._sides.judge(slot.worker, limited, entry.suite, entry.reference)
                 if self._all_tests:
                     answer = self._counted(slot, entry, limited, answer)
         except LOST as error:
@@ -279,15 +279,15 @@ class Judge:
         if answer.status in (TIMEOUT, MEMORY_LIMIT) and answer.overloaded and not entry.alone:
             return answer
         mode = self._sides.mode(job, entry.suite)
-        return assert_counts.counted(answer, job, lambda again: slot.lane.python(again, mode, entry.suite.patched))
+        return assert_counts.counted(answer, job, lambda again: slot.worker.python(again, mode, entry.suite.patched))
 
     def _cases(self, slot: Slot, job: Job, toolchain: Toolchain) -> Verdict:
         if toolchain.judge == "python":
-            self._outfitter.lane(slot)
+            self._provisioner.worker(slot)
         else:
-            self._outfitter.prepare(slot, toolchain)
+            self._provisioner.prepare(slot, toolchain)
         try:
-            return case_judge.judge(slot.lane, toolchain, job, self._all_tests)
+            return case_judge.judge(slot.worker, toolchain, job, self._all_tests)
         except LOST as error:
             return _broken(error)
 
@@ -295,9 +295,9 @@ class Judge:
         try:
             if len(entries) > 1:
                 jobs = [self._limited(entry, toolchain) for entry in entries]
-                answers = batches.judge_batch(toolchain, jobs, slot.lane.box)
+                answers = batches.judge_batch(toolchain, jobs, slot.worker.box)
             else:
-                with slot.lane.box() as box:
+                with slot.worker.box() as box:
                     answers = [recipes.judge(toolchain, self._limited(entries[0], toolchain), box)]
         except (*LOST, RrkError) as error:
             answers = [_broken(error) for _ in entries]
@@ -308,13 +308,13 @@ class Judge:
 
     def _settle(self, slot: Slot, entry: _Entry, answer: Verdict) -> None:
         """Take a verdict as final, or send the job on its way again."""
-        lane = slot.lane
+        worker = slot.worker
         if entry.vain is not None:
             answer = sides.vain(answer, entry.vain)
-        if lane is not None and answer.status != NO_TOOLCHAIN and not answer.sandbox:
-            answer.sandbox = lane.layers
+        if worker is not None and answer.status != NO_TOOLCHAIN and not answer.sandbox:
+            answer.sandbox = worker.layers
         failed = answer.status == SANDBOX_ERROR and answer.reason != "tests"
-        if lane is not None and (failed or lane.dead):
+        if worker is not None and (failed or worker.dead):
             slot.drop()
         if failed and entry.tries + 1 < TRIES:
             entry.tries += 1
@@ -324,7 +324,7 @@ class Judge:
             with self._lock:
                 entry.alone = True
                 self.figures["alone"] += 1
-                self._fleet.alone(entry)
+                self._pool.alone(entry)
             return
         if answer.status == TIMEOUT and answer.reason != "wall" and self._deserves_more(slot, entry):
             self._again(entry, "longer")
@@ -340,16 +340,16 @@ class Judge:
             self._entries.pop(entry.key, None)
             if final.passed is not None or (final.evidence is not None and final.status not in OURS):
                 self._keep(entry, final)
-            self._fleet.changed.notify_all()
+            self._pool.changed.notify_all()
 
     def _again(self, entry: _Entry, figure: str | None = None) -> None:
         with self._lock:
             if figure:
                 self.figures[figure] += 1
             if entry.alone:
-                self._fleet.alone(entry)
+                self._pool.alone(entry)
             else:
-                self._fleet.submit([entry], first=True)
+                self._pool.submit([entry], first=True)
 
     def _keep(self, entry: _Entry, final: Verdict) -> None:
         self._recent[entry.key] = final
@@ -377,7 +377,7 @@ class Judge:
         """True, and entry.timeout set, if the problem's own solution needs so long that the limit was unfair."""
         if entry.reference is None or entry.tests is not None or entry.timeout or entry.job.timeout:
             return False
-        toolchain = self._outfitter.toolchain(entry.job.language)
+        toolchain = self._provisioner.toolchain(entry.job.language)
         if not isinstance(toolchain, Toolchain):
             return False
 
@@ -386,10 +386,10 @@ class Judge:
                 if job.case_set is not None:
                     return self._cases(slot, job, toolchain)
                 if toolchain.judge == "python":
-                    self._outfitter.lane(slot)
-                    return slot.lane.python(job)
-                self._outfitter.lane(slot, toolchain)
-                with slot.lane.box() as box:
+                    self._provisioner.worker(slot)
+                    return slot.worker.python(job)
+                self._provisioner.worker(slot, toolchain)
+                with slot.worker.box() as box:
                     return recipes.judge(toolchain, job, box)
             except (*LOST, RrkError):
                 slot.drop()
@@ -412,7 +412,7 @@ def _key(job: Job, tests: tuple[str, ...] | None) -> str:
 
 
 def _broken(error: Exception) -> Verdict:
-    return verdict(SANDBOX_ERROR, stderr=f"the lane ended: {error or type(error).__name__}", reason="lane")
+    return verdict(SANDBOX_ERROR, stderr=f"the worker ended: {error or type(error).__name__}", reason="worker")
 
 
 def _agreed(runs: list[Verdict]) -> Verdict:

@@ -1,7 +1,7 @@
 """On which side of the border a problem's Python tests run, and verdicts that are the tests' fault, not the program's.
 
     sides = Sides(figures)
-    verdict = sides.judge(lane, job, suite, reference)
+    verdict = sides.judge(worker, job, suite, reference)
 
 Tests run apart ("split") unless reading them says otherwise (rrk/sandbox/judge/suites.py). Reading cannot see everything: the first
 time that a problem's program fails apart, and none of its programs has passed so, the problem's own solution is run. If that
@@ -31,7 +31,7 @@ KEPT = 4096  # problems whose side is remembered
 
 
 class Sides:
-    """Shared by the lanes' threads. `figures`: where verdicts by side are counted."""
+    """Shared by the workers' threads. `figures`: where verdicts by side are counted."""
 
     def __init__(self, figures: Counter[str]) -> None:
         self.figures = figures
@@ -39,27 +39,27 @@ class Sides:
         self._modules: dict[str, bool] = {}
         self._lock = threading.Lock()
 
-    def judge(self, lane: Any, job: Job, suite: Suite, reference: str | None) -> Verdict:
+    def judge(self, worker: Any, job: Job, suite: Suite, reference: str | None) -> Verdict:
         """The verdict on one job whose `tests` are suite.text; `reference` continues the prompt."""
         key = (job.tests, job.entry_point)
         mode = self.mode(job, suite)
         whole = mode == "whole"
-        answer: Verdict = lane.python(job, mode, suite.patched)
+        answer: Verdict = worker.python(job, mode, suite.patched)
         if not whole:
             if answer.integrity == "split":
                 self._set(key, "apart")
             elif answer.passed is False and answer.reason in ("assertion", "exception", "exit", "early_exit"):
                 if self._get(key) is None and reference is not None:
-                    self._try(lane, job, suite, reference, key)
+                    self._try(worker, job, suite, reference, key)
                 if self._get(key) == "whole":
-                    answer = lane.python(job, "whole", suite.patched)
-        if answer.passed is False and (lacking := self._lacking(lane, suite, answer)):
+                    answer = worker.python(job, "whole", suite.patched)
+        if answer.passed is False and (lacking := self._lacking(worker, suite, answer)):
             text = (
                 f"the tests import {lacking}, which is not there; show it with --packages DIR (a site-packages folder)"
             )
             return verdict(SANDBOX_ERROR, stderr=text, reason="tests", sandbox=answer.sandbox)
         if answer.passed is False and SKIPPED in answer.stderr:
-            bare = lane.python(replace(job, prompt="", completion="", full=True), "whole")
+            bare = worker.python(replace(job, prompt="", completion="", full=True), "whole")
             if SKIPPED in bare.stderr:  # whatever the program is
                 return verdict(SANDBOX_ERROR, stderr=f"not judged: {SKIPPED}", reason="tests", sandbox=answer.sandbox)
         if answer.passed is not None:
@@ -83,22 +83,22 @@ class Sides:
             while len(self._known) > KEPT:
                 self._known.popitem(last=False)
 
-    def _try(self, lane: Any, job: Job, suite: Suite, reference: str, key: tuple[str, str | None]) -> None:
+    def _try(self, worker: Any, job: Job, suite: Suite, reference: str, key: tuple[str, str | None]) -> None:
         """Run the problem's own solution on both sides."""
         own = replace(job, completion=reference, full=False)
-        if lane.python(own, "split").passed is False and lane.python(own, "whole", suite.patched).passed:
+        if worker.python(own, "split").passed is False and worker.python(own, "whole", suite.patched).passed:
             self._set(key, "whole")
         else:
             self._set(key, "apart")
 
-    def _lacking(self, lane: Any, suite: Suite, answer: Verdict) -> str | None:
+    def _lacking(self, worker: Any, suite: Suite, answer: Verdict) -> str | None:
         """The module that only the tests lack, tried without any program: one may pretend that a module is missing."""
         found = re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", answer.stderr)
         name = found[1].partition(".")[0] if found else None
         if name is None or name not in suite.imports:
             return None
         if name not in self._modules:
-            tried: Verdict = lane.python(Job("py", "", "", f"import {name}\n"), "in_process")
+            tried: Verdict = worker.python(Job("py", "", "", f"import {name}\n"), "in_process")
             self._modules[name] = tried.passed is not False
         return None if self._modules[name] else name
 

@@ -1,13 +1,13 @@
-"""Keeps N lanes busy: a queue, threads that drive lanes, and the rules for who may start.
+"""Keeps N workers busy: a queue, threads that drive workers, and the rules for who may start.
 
-    fleet = Fleet(jobs=4, run=run)
-    fleet.submit(tasks)          # any objects; run(slot, task) is called in a thread that has a slot for a lane
-    fleet.alone(task)            # ... when nothing else runs or waits
-    fleet.alike(...)             # within run: more tasks of the same kind, to be done together
-    fleet.close()                # ends every lane, whatever it is doing
+    pool = Pool(jobs=4, run=run)
+    pool.submit(tasks)          # any objects; run(slot, task) is called in a thread that has a slot for a worker
+    pool.alone(task)            # ... when nothing else runs or waits
+    pool.alike(...)             # within run: more tasks of the same kind, to be done together
+    pool.close()                # ends every worker, whatever it is doing
 
-`jobs` counts cores, not lanes. A lane whose candidate slept through the last look is parked: it holds no core, and another
-lane may start in its place, up to PARKED lanes a core. One lock guards everything; `changed` is notified when anything is.
+`jobs` counts cores, not workers. A worker whose candidate slept through the last look is parked: it holds no core, and another
+worker may start in its place, up to PARKED workers a core. One lock guards everything; `changed` is notified when anything is.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from typing import Any
 
 from rrk.errors import RrkError
 
-PARKED = 4  # lanes a core, sleepers included
-LOOK = 0.2  # seconds between looks at what the lanes' programs burn
+PARKED = 4  # workers a core, sleepers included
+LOOK = 0.2  # seconds between looks at what the workers' programs burn
 IDLE = 0.005  # CPU seconds in LOOK below which a program sleeps
 
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Slot:
-    """A thread with a lane of its own."""
+    """A thread with a worker of its own."""
 
     def __init__(self) -> None:
-        self.lane: Any = None
+        self.worker: Any = None
         self.mounts: frozenset[str] = frozenset()
         self.running = False
         self.parked = False
-        self.burnt: float | None = None  # CPU seconds of the lane at the last look
+        self.burnt: float | None = None  # CPU seconds of the worker at the last look
 
     def drop(self) -> None:
-        """End the lane; the next task gets a fresh one."""
-        lane, self.lane = self.lane, None
+        """End the worker; the next task gets a fresh one."""
+        worker, self.worker = self.worker, None
         self.burnt = None
-        if lane is not None:
-            lane.close()
+        if worker is not None:
+            worker.close()
 
 
-class Fleet:
-    """Threads, lanes and the queue. `run` starts slot.lane where it is None, and hands results to whoever waits itself."""
+class Pool:
+    """Threads, workers and the queue. `run` starts slot.worker where it is None, and hands results to whoever waits itself."""
 
     def __init__(
         self,
@@ -90,20 +90,20 @@ class Fleet:
             self.changed.notify_all()
 
     def close(self) -> None:
-        """End everything now. Lanes are killed, not asked."""
+        """End everything now. Workers are killed, not asked."""
         with self.lock:
             self._closed = True
             self._queue.clear()
             self._alone.clear()
             self.changed.notify_all()
             slots, threads = list(self._slots), list(self._threads)
-        # Again and again: a lane that was just starting when the others were ended has work in hand, too.
+        # Again and again: a worker that was just starting when the others were ended has work in hand, too.
         until = time.monotonic() + 10
         while threads and time.monotonic() < until:
             for slot in slots:
-                lane = slot.lane
-                if lane is not None and not lane.dead:
-                    lane.close()
+                worker = slot.worker
+                if worker is not None and not worker.dead:
+                    worker.close()
             threads[0].join(0.05)
             threads = [thread for thread in threads if thread.is_alive()]
         for slot in slots:
@@ -113,7 +113,7 @@ class Fleet:
 
     def alike(self, like: Callable[[Any], bool], most: int) -> list[Any]:
         """Take more tasks to be done together: at most so many, and a fair share of those that wait, so that the other
-        lanes get theirs."""
+        workers get theirs."""
         with self.lock:
             if self._exclusive:
                 return []
@@ -129,11 +129,11 @@ class Fleet:
         for _ in range(min(wanted, self._cap - len(self._threads))):
             slot = Slot()
             self._slots.append(slot)
-            thread = threading.Thread(target=self._work, args=(slot,), daemon=True, name=f"lane-{len(self._slots)}")
+            thread = threading.Thread(target=self._work, args=(slot,), daemon=True, name=f"worker-{len(self._slots)}")
             self._threads.append(thread)
             thread.start()
         if self._watcher is None and self._threads:
-            self._watcher = threading.Thread(target=self._watch, daemon=True, name="lanes-watch")
+            self._watcher = threading.Thread(target=self._watch, daemon=True, name="workers-watch")
             self._watcher.start()
 
     def _active(self) -> int:
@@ -150,9 +150,9 @@ class Fleet:
                         self.changed.notify_all()
         except BaseException as error:  # shown by the caller's thread
             with self.lock:
-                others = any(other is not slot and other.lane is not None for other in self._slots)
+                others = any(other is not slot and other.worker is not None for other in self._slots)
                 if isinstance(error, RrkError) and others and not self._closed:
-                    # No further lane to be had (processes, memory): go on with those there are.
+                    # No further worker to be had (processes, memory): go on with those there are.
                     self._cap = max(len(self._threads) - 1, 1)
                     self._queue.appendleft(task)
                 elif not self._closed and self.failure is None:
@@ -184,17 +184,17 @@ class Fleet:
                 self._waiting -= 1
 
     def _watch(self) -> None:
-        """Park lanes whose programs sleep, so that they hold no core."""
+        """Park workers whose programs sleep, so that they hold no core."""
         while not self._closed:
             with self.lock:
-                running = [slot for slot in self._slots if slot.running and slot.lane is not None]
+                running = [slot for slot in self._slots if slot.running and slot.worker is not None]
                 if not running:
                     self.changed.wait(1.0)
                     continue
-            seen = [(slot, slot.lane, burnt(slot.lane)) for slot in running]
+            seen = [(slot, slot.worker, burnt(slot.worker)) for slot in running]
             with self.lock:
-                for slot, lane, now in seen:
-                    if now is None or not slot.running or slot.lane is not lane or lane is None:
+                for slot, worker, now in seen:
+                    if now is None or not slot.running or slot.worker is not worker or worker is None:
                         slot.burnt = None
                         continue
                     before, slot.burnt = slot.burnt, now
@@ -209,9 +209,9 @@ class Fleet:
             time.sleep(LOOK)
 
 
-def burnt(lane: Any) -> float | None:
-    """CPU seconds that a lane and all below it have used until now; None if that cannot be told."""
-    pid = getattr(lane, "pid", None)
+def burnt(worker: Any) -> float | None:
+    """CPU seconds that a worker and all below it have used until now; None if that cannot be told."""
+    pid = getattr(worker, "pid", None)
     if not pid:
         return None
     total = 0

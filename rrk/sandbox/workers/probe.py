@@ -3,7 +3,7 @@
     for layer in probe():            # tries everything; takes about half a second
         layer.name, layer.active, layer.detail, layer.remedy
 
-A lane is started and small programs try to break out of it; a layer is active if they could not.
+A worker is started and small programs try to break out of it; a layer is active if they could not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rrk.errors import RrkError
 from rrk.sandbox.verdict import Job
-from rrk.sandbox.workers.worker import Lane
+from rrk.sandbox.workers.worker import Worker
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,11 @@ assert len([name for name in os.listdir("/proc") if name.isdigit()]) <= 3
 def probe() -> list[Layer]:
     """Try every layer."""
     try:
-        lane = Lane()
+        worker = Worker()
     except RrkError as error:
         return [Layer("namespaces", False, str(error), _namespaces_remedy())]
-    with lane:
-        active = lane.layers.split("+")
+    with worker:
+        active = worker.layers.split("+")
         layers = [
             Layer("namespaces", True, "user, mount, process, network, IPC and host name of its own"),
             Layer("pivot_root", True, "a root of its own"),
@@ -98,7 +98,7 @@ def probe() -> list[Layer]:
         ]
         if "cgroup" in active:
             layers.append(
-                Layer("cgroup", True, "memory and processes are limited by the kernel, for all of a lane together")
+                Layer("cgroup", True, "memory and processes are limited by the kernel, for all of a worker together")
             )
         else:
             layers.append(
@@ -110,7 +110,7 @@ def probe() -> list[Layer]:
                 )
             )
         for name, (detail, program) in _TRIALS.items():
-            verdict = lane.python(Job("py", "", program, "pass"), mode="in_process")
+            verdict = worker.python(Job("py", "", program, "pass"), mode="in_process")
             said = verdict.stderr.strip().rsplit("\n", 1)[-1]
             held = verdict.status == "OK"
             layers.append(

@@ -1,4 +1,4 @@
-"""The supervisor's ends of a lane: its processes, a box in them, and the talk with a candidate.
+"""The supervisor's ends of a worker: its processes, a box in them, and the talk with a candidate.
 
 Process starts an interpreter afresh, with an environment of its own, and speaks to what rrk/sandbox/jail/main.py does there.
 All waiting is in poll and recv, which release the GIL.
@@ -31,7 +31,7 @@ _starting = threading.Lock()
 
 
 class Process:
-    """One jailed process tree of a lane: its keeper and process 1, seen through a socket."""
+    """One jailed process tree of a worker: its keeper and process 1, seen through a socket."""
 
     def __init__(self, role: str, level: str, mounts: Sequence[str], cgroups: bool, packages: Sequence[str] = ()):
         ours, theirs = socket.socketpair()
@@ -40,7 +40,7 @@ class Process:
         self.gone = False
         self.seq = 0
         self.sock = ours
-        # The descriptor has to be 3, and a pass_fds copy keeps its number: another thread may be starting a lane too.
+        # The descriptor has to be 3, and a pass_fds copy keeps its number: another thread may be starting a worker too.
         with _starting, theirs:
             self.process = subprocess.Popen(
                 [python, "-s", "-S", "-P", "-c", _ON_3, str(theirs.fileno()), root],
@@ -67,7 +67,7 @@ class Process:
             answer, _, _ = wire.receive(self.sock)
             self.sock.settimeout(None)
         except wire.Gone as error:
-            answer = {"error": f"the lane's process ended at once ({error})"}
+            answer = {"error": f"the worker's process ended at once ({error})"}
         if "ready" not in answer:
             self.end()
             raise RrkError(
@@ -95,7 +95,7 @@ class Process:
         return self.seq, ours
 
     def tell(self, header: dict[str, Any], blob: bytes = b"") -> None:
-        """Send what has no answer; that the lane is gone shows at the next run."""
+        """Send what has no answer; that the worker is gone shows at the next run."""
         try:
             self.send(header, blob)
         except wire.Gone:
@@ -147,16 +147,16 @@ def _environment() -> dict[str, str]:
 
 
 class JailedBox:
-    """rrk.sandbox.jail.box.Box in a lane's cell."""
+    """rrk.sandbox.jail.box.Box in a worker's fork server."""
 
-    def __init__(self, cell: Process):
-        self.cell = cell
+    def __init__(self, server: Process):
+        self.server = server
         self.closed = False
-        cell.tell({"op": "box", "size": 64})
+        server.tell({"op": "box", "size": 64})
 
     def write(self, name: str, data: bytes) -> None:
         """Put a file into the box; a failure is told by the next run()."""
-        self.cell.tell({"op": "write", "name": name}, data)
+        self.server.tell({"op": "write", "name": name}, data)
 
     def run(self, spec: RunSpec) -> Outcome:
         """Run one command; everything that it started is dead when this returns."""
@@ -170,11 +170,11 @@ class JailedBox:
             "proof": spec.proof,
         }
         try:
-            self.cell.send(header, spec.stdin)
-            seen = self.cell.receive_outcome()
+            self.server.send(header, spec.stdin)
+            seen = self.server.receive_outcome()
         except wire.Gone:
-            self.cell.gone = True
-            return Outcome(error="the lane's process ended")
+            self.server.gone = True
+            return Outcome(error="the worker's process ended")
         if "error" in seen:
             return Outcome(error=str(seen["error"]))
         out = Outcome(
@@ -200,9 +200,9 @@ class Dialog:
 
     MOST = 1 << 16
 
-    def __init__(self, cell: Process, limits: Limits):
-        self.cell = cell
-        self.seq, self.talk = cell.begin(limits)
+    def __init__(self, server: Process, limits: Limits):
+        self.server = server
+        self.seq, self.talk = server.begin(limits)
         self.seen: dict[str, Any] | None = None
         self.closed = False
 
@@ -214,9 +214,9 @@ class Dialog:
                 poll = select.poll()
                 poll.register(self.talk, select.POLLOUT)
                 if self.seen is None:
-                    poll.register(self.cell.sock, select.POLLIN)
-                if any(fd == self.cell.sock.fileno() for fd, _ in poll.poll()):
-                    self.seen = self.cell.receive_outcome()
+                    poll.register(self.server.sock, select.POLLIN)
+                if any(fd == self.server.sock.fileno() for fd, _ in poll.poll()):
+                    self.seen = self.server.receive_outcome()
                     continue
                 data = data[self.talk.send(data, socket.MSG_DONTWAIT) :]
         except OSError:
@@ -240,10 +240,10 @@ class Dialog:
         while len(data) < size:
             waiting = {self.talk.fileno(): "talk"}
             if self.seen is None:
-                waiting[self.cell.sock.fileno()] = "cell"
+                waiting[self.server.sock.fileno()] = "server"
             for who in poll_for(waiting):
-                if who == "cell":
-                    self.seen = self.cell.receive_outcome()
+                if who == "server":
+                    self.seen = self.server.receive_outcome()
                     continue
                 try:
                     part = self.talk.recv(size - len(data))
@@ -257,9 +257,9 @@ class Dialog:
 
     def end(self) -> dict[str, Any]:
         if self.seen is None:
-            if not (self.closed and poll_for({self.cell.sock.fileno(): "cell"}, FAREWELL)):
-                self.cell.send({"op": "stop", "seq": self.seq})
-            self.seen = self.cell.receive_outcome()
+            if not (self.closed and poll_for({self.server.sock.fileno(): "server"}, FAREWELL)):
+                self.server.send({"op": "stop", "seq": self.seq})
+            self.seen = self.server.receive_outcome()
         self.talk.close()
         return self.seen
 

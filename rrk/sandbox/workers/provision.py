@@ -1,8 +1,8 @@
-"""Lanes that have a language's tools: each toolchain is looked up once and prepared once, whichever thread asks first.
+"""Workers that have a language's tools: each toolchain is looked up once and prepared once, whichever thread asks first.
 
-outfitter = Outfitter("auto", sandboxes=["my-languages"])
-toolchain = outfitter.toolchain("go")              # Toolchain, or the RrkError that says why there is none
-outfitter.prepare(slot, toolchain)                 # slot.lane is alive and shows the language's folders
+provisioner = Provisioner("auto", sandboxes=["my-languages"])
+toolchain = provisioner.toolchain("go")              # Toolchain, or the RrkError that says why there is none
+provisioner.prepare(slot, toolchain)                 # slot.worker is alive and shows the language's folders
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from rrk.sandbox.inside.wire import Gone
 from rrk.sandbox.languages import batches, toolchains
 from rrk.sandbox.languages.toolchain import Toolchain
 from rrk.sandbox.workers.pool import Slot
-from rrk.sandbox.workers.worker import Lane
+from rrk.sandbox.workers.worker import Worker
 
-LOST = (OSError, EOFError, Gone)  # what a lane that ends in the middle of its work raises
+LOST = (OSError, EOFError, Gone)  # what a worker that ends in the middle of its work raises
 
 
-class Outfitter:
-    """For the fleet's threads. `notes`: lines that a user should see, such as a preparation that failed."""
+class Provisioner:
+    """For the pool's threads. `notes`: lines that a user should see, such as a preparation that failed."""
 
     def __init__(
         self,
         level: str = "auto",
         sandboxes: Sequence[str | Path] = (),
         packages: Sequence[str] = (),
-        new_lane: Callable[..., Any] | None = None,
+        new_worker: Callable[..., Any] | None = None,
     ) -> None:
         self.notes: list[str] = []
         self._level, self._sandboxes, self._packages = level, tuple(sandboxes), tuple(packages)
-        self._new_lane = new_lane or Lane
+        self._new_worker = new_worker or Worker
         self._lock = threading.Lock()
         self._busy: dict[str, threading.Lock] = {}  # languages being looked up or prepared
         self._toolchains: dict[str, Toolchain | RrkError] = {}
@@ -54,32 +54,32 @@ class Outfitter:
             return self._toolchains[language]
 
     def prepare(self, slot: Slot, toolchain: Toolchain) -> None:
-        """A lane that has the language's tools, and what the language wants prepared."""
+        """A worker that has the language's tools, and what the language wants prepared."""
         with self._alone(f"prepare {toolchain.id}"):
             if toolchain.id not in self._prepared:
                 self._prepared.add(toolchain.id)
                 if toolchain.prepare is not None and not toolchain.prepared() and toolchain.usable(toolchain.prepare):
-                    self.lane(slot, toolchain)
+                    self.worker(slot, toolchain)
                     try:
-                        with slot.lane.box() as box:
+                        with slot.worker.box() as box:
                             batches.prepare(toolchain, box)
                     except RrkError as error:
                         self.notes.append(str(error))
                     except LOST as error:
                         self.notes.append(f"{toolchain.source.name}: preparing {toolchain.title} failed: {error}")
                         slot.drop()
-        self.lane(slot, toolchain)
+        self.worker(slot, toolchain)
 
-    def lane(self, slot: Slot, toolchain: Toolchain | None = None) -> None:
-        """See that the slot has a live lane that shows the toolchain's folders (None: a lane for Python)."""
+    def worker(self, slot: Slot, toolchain: Toolchain | None = None) -> None:
+        """See that the slot has a live worker that shows the toolchain's folders (None: a worker for Python)."""
         mounts = frozenset(toolchain.mounts() if toolchain else ())
-        if slot.lane is not None and (slot.lane.dead or not mounts <= slot.mounts):
+        if slot.worker is not None and (slot.worker.dead or not mounts <= slot.mounts):
             slot.drop()
-        if slot.lane is None:
+        if slot.worker is None:
             with self._lock:
                 self._mounts |= mounts
                 slot.mounts = self._mounts
-            slot.lane = self._new_lane(level=self._level, mounts=sorted(slot.mounts), packages=self._packages)
+            slot.worker = self._new_worker(level=self._level, mounts=sorted(slot.mounts), packages=self._packages)
 
     def _alone(self, what: str) -> threading.Lock:
         with self._lock:

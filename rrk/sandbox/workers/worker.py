@@ -1,16 +1,16 @@
-"""A lane: jailed processes in which one candidate at a time runs. The supervisor's side.
+"""A worker: jailed processes in which one candidate at a time runs. The supervisor's side.
 
-    with Lane() as lane:
-        lane.layers                              # "namespaces+pivot_root+seccomp+cgroup"
-        with lane.box() as box:                  # any language, by its recipe
+    with Worker() as worker:
+        worker.layers                              # "namespaces+pivot_root+seccomp+cgroup"
+        with worker.box() as box:                  # any language, by its recipe
             verdict = recipes.judge(toolchain, job, box)
-        verdict = lane.python(job)               # Python: program and tests in processes of their own
+        verdict = worker.python(job)               # Python: program and tests in processes of their own
 
-A lane is used by one thread at a time; several lanes run in parallel. All waiting is in poll and recv, which release the
-GIL. If a lane's process dies, the job in hand gets SandboxError and `dead` is set: replace the lane.
+A worker is used by one thread at a time; several workers run in parallel. All waiting is in poll and recv, which release the
+GIL. If a worker's process dies, the job in hand gets SandboxError and `dead` is set: replace the worker.
 
-Both kinds of process are jailed alike: the *cell*, where candidates run, and (for Python, started when first needed) the
-*tests' process*, which no candidate shares and which is told the tests; the cell never is.
+Both kinds of process are jailed alike: the *fork server*, where candidates run, and (for Python, started when first needed) the
+*tests' process*, which no candidate shares and which is told the tests; the fork server never is.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LEVELS = ("auto", "none")
 _PATIENCE = 10.0  # seconds that the tests' process may go on after its candidate has ended
 
 
-class Lane:
+class Worker:
     """See the module's text. `mounts`: folders shown read-only beside the system's. Raises RrkError if no jail is possible.
 
     level "auto" takes namespaces and nothing less; "none" is rlimits only, for programs that are trusted. memory_mb is the
@@ -61,15 +61,15 @@ class Lane:
         self.level, self.mounts, self.memory_mb = level, [*mounts, *packages], memory_mb
         self._packages = list(packages)
         self._cgroups = cgroups
-        self._cell = self._start("cell")
+        self._server = self._start("server")
         self._tests: Process | None = None
         self._checks: Process | None = None
-        self.layers: str = self._cell.layers
+        self.layers: str = self._server.layers
 
     def _start(self, role: str) -> Process:
         return Process(role, self.level, self.mounts, self._cgroups, self._packages)
 
-    def __enter__(self) -> Lane:
+    def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,45 +77,45 @@ class Lane:
 
     @property
     def dead(self) -> bool:
-        """Whether the lane can no longer be used."""
-        return self._cell.gone
+        """Whether the worker can no longer be used."""
+        return self._server.gone
 
     @property
     def pid(self) -> int:
-        """The cell's topmost process: below it is all that candidates start (the judge looks whether they sleep)."""
-        return self._cell.process.pid
+        """The fork server's topmost process: below it is all that candidates start (the judge looks whether they sleep)."""
+        return self._server.process.pid
 
     @property
-    def cell(self) -> Process:
+    def server(self) -> Process:
         """Where candidates run."""
-        return self._cell
+        return self._server
 
     @property
     def checks(self) -> Process:
-        """A jail like the cell's where problems' own checkers run, and no candidate ever does."""
+        """A jail like the fork server's where problems' own checkers run, and no candidate ever does."""
         if self._checks is None or self._checks.gone:
             self._checks = self._start("checks")
         return self._checks
 
     def close(self) -> None:
-        """End the lane's processes and wait for them."""
-        for process in (self._cell, self._tests, self._checks):
+        """End the worker's processes and wait for them."""
+        for process in (self._server, self._tests, self._checks):
             if process:
                 process.end()
 
-    kill = close  # nothing in a lane is worth waiting for
+    kill = close  # nothing in a worker is worth waiting for
 
     # Any language
 
     @contextmanager
     def box(self) -> Iterator[JailedBox]:
         """A fresh private folder and the means to run commands in it."""
-        box = JailedBox(self._cell)
+        box = JailedBox(self._server)
         try:
             yield box
         finally:
             box.closed = True
-            self._cell.tell({"op": "end"})
+            self._server.tell({"op": "end"})
 
     # Python
 
@@ -153,7 +153,7 @@ class Lane:
         try:
             while True:
                 begun = len(passed)
-                dialog = Dialog(self._cell, limits)
+                dialog = Dialog(self._server, limits)
                 first = dialog.ask(_letter(job), _text(job.program))
                 if first and first[0] == b"l" and begun < len(tests):
                     wanted = {"tests": list(tests[begun:]), "each_s": each_s, "lates": lates, "entry": job.entry_point}
@@ -193,14 +193,14 @@ class Lane:
         return Limits(**{**asdict(PYTHON), "cpu_s": cpu, "wall_s": 4 * cpu + 2, "memory_mb": memory})
 
     def _lost(self) -> Verdict:
-        self._cell.gone = True
-        return verdict(SANDBOX_ERROR, stderr="the lane's process ended", reason="lane", sandbox=self.layers)
+        self._server.gone = True
+        return verdict(SANDBOX_ERROR, stderr="the worker's process ended", reason="worker", sandbox=self.layers)
 
     def _split(self, job: Job, limits: Limits, patched: Sequence[str]) -> Verdict:
         if self._tests is None or self._tests.gone:
             self._tests = self._start("tests")
         tests = self._tests
-        seq, talk = self._cell.begin(limits)
+        seq, talk = self._server.begin(limits)
         parts = [_text(job.program), _text(job.prompt), _text(job.tests)]
         with talk:
             header = {"program": len(parts[0]), "prompt": len(parts[1]), "entry": job.entry_point, "main": job.main}
@@ -212,12 +212,12 @@ class Lane:
         seen: dict[str, Any] | None = None
         until = None
         while found is None or seen is None:
-            waiting = {self._cell.sock.fileno(): "cell"} if seen is None else {}
+            waiting = {self._server.sock.fileno(): "server"} if seen is None else {}
             if found is None:
                 waiting[tests.sock.fileno()] = "tests"
             ready = poll_for(waiting, None if until is None else until - time.monotonic())
             if not ready and seen is None:
-                self._cell.send({"op": "stop", "seq": seq})  # it has closed its socket, and lives
+                self._server.send({"op": "stop", "seq": seq})  # it has closed its socket, and lives
                 until = None
                 continue
             if not ready:
@@ -226,8 +226,8 @@ class Lane:
                 found = {"end": "endless"}
                 continue
             for who in ready:
-                if who == "cell":
-                    seen = self._cell.receive_outcome()
+                if who == "server":
+                    seen = self._server.receive_outcome()
                     until = time.monotonic() + _PATIENCE
                 else:
                     try:
@@ -240,14 +240,14 @@ class Lane:
                     if seen is None and found["end"] == "gone":
                         until = time.monotonic() + FAREWELL  # how it ended is what counts
                     elif seen is None:
-                        self._cell.send({"op": "stop", "seq": seq})
+                        self._server.send({"op": "stop", "seq": seq})
         if found["end"] == "fallback" and not (seen["timed_out"] or seen["memory"] or seen["flooded"]):
             return self._in_process(job, limits, strict=True, patched=patched)
         return classified(seen, found, "split", self.layers)
 
     def _in_process(self, job: Job, limits: Limits, strict: bool, patched: Sequence[str]) -> Verdict:
         secret = secrets.token_hex(16)
-        dialog = Dialog(self._cell, limits)
+        dialog = Dialog(self._server, limits)
         answer = dialog.ask(_letter(job), _text(job.program))
         found = loaded(answer)
         if found["end"] == "ok":
@@ -257,7 +257,7 @@ class Lane:
             if answer is not None and answer[0] == b"y":
                 # Tests that parse only behind the program.
                 dialog.end()
-                dialog = Dialog(self._cell, limits)
+                dialog = Dialog(self._server, limits)
                 whole = job.program + "\n" + job.tests
                 found = loaded(dialog.ask(b"M" if "__main__" in job.tests else _letter(job), _text(whole)))
                 answer = (

@@ -1,4 +1,4 @@
-"""A lane without a jail, for tests of the judge alone: verdicts are written in the program.
+"""A worker without a jail, for tests of the judge alone: verdicts are written in the program.
 
 Job("py", "", "sleep 0.2; OK", "")    # directives, the last one the status; see `_obey`
 """
@@ -20,10 +20,10 @@ class Ended(OSError):
     pass
 
 
-class FakeLane:
+class FakeWorker:
     """Counts what it did in class attributes of a fresh subclass: use `fresh()`."""
 
-    made: list[FakeLane]
+    made: list[FakeWorker]
     ran: list[str]
     busy: int
     most_busy: int
@@ -34,7 +34,7 @@ class FakeLane:
     def __init__(self, level: str = "auto", mounts: tuple[str, ...] = (), **more: object) -> None:
         with self.lock:
             if len(self.made) >= self.may_start:
-                raise RrkError("no further lane here; do this")
+                raise RrkError("no further worker here; do this")
             self.made.append(self)
         self.level, self.mounts = level, mounts
         self.layers = f"fake {level}"
@@ -44,7 +44,7 @@ class FakeLane:
         self.alone_seen = True
 
     @classmethod
-    def fresh(cls, may_start: int = 1000) -> type[FakeLane]:
+    def fresh(cls, may_start: int = 1000) -> type[FakeWorker]:
         return type(
             "Fresh",
             (cls,),
@@ -130,7 +130,7 @@ class FakeLane:
         self.dead = True
         self.killed.set()
 
-    def __enter__(self) -> FakeLane:
+    def __enter__(self) -> FakeWorker:
         return self
 
     def __exit__(self, *_: object) -> None:
