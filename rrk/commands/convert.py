@@ -73,6 +73,7 @@ def convert(
     from collections import Counter
 
     from rrk import extract, interop, jsonl, rows
+    from rrk.formats.common import entry_point
 
     given = list(inputs or [])
     for flag, form, all_of_them in (("--from", source, interop.SOURCES), ("--to", target, interop.TARGETS)):
@@ -101,7 +102,7 @@ def convert(
     shortened: Counter[str] = Counter()
     if field:
         stream = interop.renamed(stream, field)
-    programs = extract.Programs(lambda row: interop.entry_point(row, known), interop.FOUND_OUT)
+    programs = extract.Programs(lambda row: entry_point(row, known), interop.FOUND_OUT)
     if code:
         stream = map(programs, stream)
     if cut or stop:

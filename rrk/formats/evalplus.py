@@ -1,6 +1,6 @@
-"""EvalPlus: its folder of programs in, its eval_results.json out.
+"""EvalPlus: its samples, folder of programs and eval_results.json (0.3) in; eval_results.json out.
 
-    for row in folder("samples/"): ...
+    for row in read(["samples.jsonl", "samples/", "eval_results.json"]): ...
     results(rows_with_verdicts, lambda row: program)     # the value that eval_results.json holds
 
 A folder holds one folder a problem, named by its task_id with `/` as `_`, with a whole program in each NUMBER.py
@@ -11,12 +11,56 @@ EvalPlus's figure for base + extra tests is right, and the one for the base test
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rrk import rows
-from rrk.errors import RowError, UsageError
+from rrk import jsonl, rows
+from rrk.errors import RowError, RrkError, UsageError
+from rrk.formats.common import load
+
+
+def read(paths: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for path in paths:
+        if path != jsonl.STDIN and Path(path).is_dir():
+            yield from folder(path)
+            continue
+        results = _results(path) if path != jsonl.STDIN else None
+        if results is None:
+            for row in jsonl.read([path]):
+                rows.task_id(row)
+                rows.completion(row)
+                full = "solution" in row and "completion" not in row
+                yield jsonl.Row({**row, **({"completion_kind": "full"} if full else {})}, row.where)
+            continue
+        for task, found in results.items():
+            if not isinstance(found, list):
+                raise RrkError(f"{path}: results without programs (EvalPlus before 0.3); convert its samples instead")
+            for one in found:
+                # plus_status is null where only the base tests were run.
+                said = [one.get("base_status"), one.get("plus_status")]
+                passed = all(status in ("pass", None) for status in said) and "pass" in said
+                status = "OK" if passed else "Timeout" if "timeout" in said else "Exception"
+                yield {
+                    "task_id": task,
+                    "language": "py",
+                    "solution": str(one["solution"]),
+                    "completion_kind": "full",
+                    "passed": passed,
+                    "status": status,
+                    "base_status": said[0],
+                    "plus_status": said[1],
+                }
+
+
+def _results(path: str) -> dict[str, Any] | None:
+    """The `eval` part of an eval_results.json, or None if the file is samples."""
+    if not path.endswith((".json", ".json.gz")):
+        return None
+    value = load(path)
+    if not isinstance(value, dict) or not isinstance(value.get("eval"), dict):
+        raise RrkError(f"{path}: neither EvalPlus samples (.jsonl) nor its eval_results.json")
+    return value["eval"]
 
 
 def folder(path: str) -> Iterator[dict[str, Any]]:
