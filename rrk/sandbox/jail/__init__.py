@@ -6,5 +6,5 @@ Must never be in it: tests' texts, expected outputs, what a pass is. It tells wh
 
 main        the keeper outside of the jail, and how process 1 gets into it
 fork_server process 1 at work: boxes, children with limits; case_runs: one program on many inputs; watch: what they use
-kernel      the system calls; cgroups: control groups
+kernel      the system calls; seccomp: those that no candidate may make; cgroups: control groups
 """

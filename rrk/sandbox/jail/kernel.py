@@ -1,6 +1,6 @@
 """The kernel calls that make a jail, by ctypes; used inside a worker's own process (rrk/sandbox/jail/main.py) only.
 
-    pid = clone(NAMESPACES)              # 0 in the child, which is process 1 of its own world
+    pid = clone(seccomp.NAMESPACES)      # 0 in the child, which is process 1 of its own world
     build_root(mounts)                   # pivot_root to a minimal read-only file system
     become(1000); lock_down()            # another user, no way back to privileges, seccomp
     drop_capabilities()                  # in each candidate: process 1 itself still has to mount
@@ -14,101 +14,23 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import resource
 import signal
 import stat
 import struct
 from collections.abc import Iterable, Sequence
 
+from rrk.sandbox.jail import seccomp
+
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 MNT_DETACH = 2
-NEWNS, NEWCGROUP, NEWUTS, NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
-NEWUSER, NEWPID, NEWNET = 0x10000000, 0x20000000, 0x40000000
-NAMESPACES = NEWUSER | NEWPID | NEWNS | NEWNET | NEWIPC | NEWUTS
-_ALL_NEW = NAMESPACES | NEWCGROUP | 0x00000080  # and time namespaces
-
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_CAPBSET_DROP = 1, 4, 8, 24
 PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, PR_SET_CHILD_SUBREAPER = 22, 38, 36
 
-MACHINE = platform.machine()
 UID = 1000  # of candidates, inside
 BOX = "/box/1"  # where a candidate's private tmpfs is mounted
 WORK = BOX + "/w"
-
-# name: (x86_64, aarch64); None where the machine has no such call.
-_CALLS: dict[str, tuple[int | None, int | None]] = {
-    "ptrace": (101, 117),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "process_madvise": (440, 440),
-    "kcmp": (312, 272),
-    "unshare": (272, 97),
-    "setns": (308, 268),
-    "bpf": (321, 280),
-    "io_uring_setup": (425, 425),
-    "io_uring_enter": (426, 426),
-    "io_uring_register": (427, 427),
-    "add_key": (248, 217),
-    "request_key": (249, 218),
-    "keyctl": (250, 219),
-    "userfaultfd": (323, 282),
-    "perf_event_open": (298, 241),
-    "shmget": (29, 194),
-    "shmat": (30, 196),
-    "shmctl": (31, 195),
-    "semget": (64, 190),
-    "semop": (65, 193),
-    "semctl": (66, 191),
-    "semtimedop": (220, 192),
-    "msgget": (68, 186),
-    "msgsnd": (69, 189),
-    "msgrcv": (70, 188),
-    "msgctl": (71, 187),
-    "mq_open": (240, 180),
-    "mq_unlink": (241, 181),
-    "pidfd_getfd": (438, 438),
-    "memfd_secret": (447, 447),
-    "kexec_load": (246, 104),
-    "kexec_file_load": (320, 294),
-    "init_module": (175, 105),
-    "finit_module": (313, 273),
-    "delete_module": (176, 106),
-    "quotactl": (179, 60),
-    "quotactl_fd": (443, 443),
-    "acct": (163, 89),
-    "swapon": (167, 224),
-    "swapoff": (168, 225),
-    "reboot": (169, 142),
-    "syslog": (103, 116),
-    "settimeofday": (164, 170),
-    "clock_settime": (227, 112),
-    "clock_adjtime": (305, 266),
-    "adjtimex": (159, 171),
-    "name_to_handle_at": (303, 264),
-    "open_by_handle_at": (304, 265),
-    "fanotify_init": (300, 262),
-    "lookup_dcookie": (212, 18),
-    "chroot": (161, 51),
-    "pivot_root": (155, 41),
-    "open_tree": (428, 428),
-    "move_mount": (429, 429),
-    "fsopen": (430, 430),
-    "fsconfig": (431, 431),
-    "fsmount": (432, 432),
-    "fspick": (433, 433),
-    "mount_setattr": (442, 442),
-    "move_pages": (279, 239),
-    "migrate_pages": (256, 238),
-    "mbind": (237, 235),
-    "iopl": (172, None),
-    "ioperm": (173, None),
-    "modify_ldt": (154, None),
-    "uselib": (134, None),
-}
-_CLONE, _CLONE3, _SOCKET, _SECCOMP, _MEMFD = (56, 220), (435, 435), (41, 198), (317, 277), (319, 279)
-_ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
 # PyDLL holds the GIL: a worker has one thread, and a clone must not run Python code of its own in between.
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -126,21 +48,15 @@ def prctl(option: int, value: int = 0, what: str = "prctl") -> int:
     return _check(_libc.prctl(option, unsigned(value), unsigned(0), unsigned(0), unsigned(0)), what)
 
 
-def _number(call: tuple[int, int] | tuple[int | None, int | None]) -> int:
-    index, _ = _ARCHITECTURES[MACHINE]
-    number = call[index]
-    assert number is not None
-    return number
-
-
 def clone(flags: int) -> int:
     """fork() into new namespaces. unshare() would leave the caller itself outside of its own process namespace."""
-    if MACHINE not in _ARCHITECTURES:
-        raise OSError(errno.ENOSYS, f"no system call numbers are known for {MACHINE}")
+    if seccomp.MACHINE not in seccomp.ARCHITECTURES:
+        raise OSError(errno.ENOSYS, f"no system call numbers are known for {seccomp.MACHINE}")
     api = ctypes.pythonapi
     api.PyOS_BeforeFork()
     long = ctypes.c_long
-    pid = _libc.syscall(long(_number(_CLONE)), long(flags | signal.SIGCHLD), long(0), long(0), long(0), long(0))
+    call = long(seccomp.number(seccomp.CLONE))
+    pid = _libc.syscall(call, long(flags | signal.SIGCHLD), long(0), long(0), long(0), long(0))
     code = ctypes.get_errno()
     if pid == 0:
         api.PyOS_AfterFork_Child()
@@ -266,8 +182,8 @@ def build_root(mounts: Iterable[str]) -> None:
             error.errno, "mount /proc: refused, because parts of this machine's own /proc are hidden"
         ) from None
     os.chdir(new)
-    pivot = _CALLS["pivot_root"]
-    _check(_libc.syscall(ctypes.c_long(_number(pivot)), b".", b"."), "pivot_root")
+    pivot_root = ctypes.c_long(seccomp.number(seccomp.REFUSED["pivot_root"]))
+    _check(_libc.syscall(pivot_root, b".", b"."), "pivot_root")
     umount(".")
     os.chdir("/")
     mount(None, "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
@@ -352,50 +268,17 @@ def lock_down(deny_memfd: bool) -> bool:
     """No new privileges, no inspection by others, and the seccomp filter; False if this kernel has no seccomp."""
     prctl(PR_SET_NO_NEW_PRIVS, 1, "no_new_privs")
     prctl(PR_SET_DUMPABLE, 0)
-    program = seccomp_program(deny_memfd)
+    program = seccomp.program(deny_memfd)
     buffer = ctypes.create_string_buffer(program, len(program))
     fprog = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
     set_mode_filter = 1
     unsigned = ctypes.c_ulong
-    result = _libc.syscall(ctypes.c_long(_number(_SECCOMP)), unsigned(set_mode_filter), unsigned(0), fprog)
+    call = ctypes.c_long(seccomp.number(seccomp.SECCOMP))
+    result = _libc.syscall(call, unsigned(set_mode_filter), unsigned(0), fprog)
     if result < 0 and ctypes.get_errno() in (errno.ENOSYS, errno.EINVAL):
         return False
     _check(result, "seccomp")
     return True
-
-
-def seccomp_program(deny_memfd: bool) -> bytes:
-    """The filter in classic BPF: a list of refused calls. mount(2) is not in it: it takes a capability that nobody has."""
-    load, jump_eq, jump_ge, jump_set, give_back = 0x20, 0x15, 0x35, 0x45, 0x06
-    kill, allow, refuse = 0x80000000, 0x7FFF0000, 0x00050000
-    index, audit = _ARCHITECTURES[MACHINE]
-
-    def op(code: int, k: int, yes: int = 0, no: int = 0) -> bytes:
-        return struct.pack("=HBBI", code, yes, no, k)
-
-    out = [op(load, 4), op(jump_eq, audit, 1, 0), op(give_back, kill), op(load, 0)]
-    if index == 0:  # x32 would be a second door to every call
-        out += [op(jump_ge, 0x40000000, 0, 1), op(give_back, refuse | errno.ENOSYS)]
-    for numbers in _CALLS.values():
-        if (number := numbers[index]) is not None:
-            out += [op(jump_eq, number, 0, 1), op(give_back, refuse | errno.EPERM)]
-    # glibc falls back to clone(), whose flags can be seen.
-    out += [op(jump_eq, _CLONE3[index], 0, 1), op(give_back, refuse | errno.ENOSYS)]
-    if deny_memfd:
-        # Memory that no process's size shows; only a memory cgroup would bound it.
-        out += [op(jump_eq, _MEMFD[index], 0, 1), op(give_back, refuse | errno.ENOSYS)]
-    out += [
-        op(jump_eq, _CLONE[index], 0, 3),
-        op(load, 16),  # low half of the first argument
-        op(jump_set, _ALL_NEW & ~0xFF, 0, 5),
-        op(give_back, refuse | errno.EPERM),
-        op(jump_eq, _SOCKET[index], 0, 3),
-        op(load, 16),
-        op(jump_eq, 1, 1, 0),  # AF_UNIX only
-        op(give_back, refuse | errno.EAFNOSUPPORT),
-        op(give_back, allow),
-    ]
-    return b"".join(out)
 
 
 def limit(values: Sequence[tuple[int, int]]) -> None:

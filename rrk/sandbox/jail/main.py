@@ -22,7 +22,7 @@ import tempfile
 from typing import Any, NoReturn
 
 from rrk.sandbox.inside import candidate, tests_apart, wire
-from rrk.sandbox.jail import case_runs, kernel
+from rrk.sandbox.jail import case_runs, kernel, seccomp
 from rrk.sandbox.jail.cgroups import Group
 from rrk.sandbox.jail.fork_server import ForkServer
 from rrk.sandbox.jail.watch import sweep
@@ -59,7 +59,7 @@ def _keeper(control: socket.socket, config: dict[str, Any]) -> NoReturn:
     signal.signal(signal.SIGTERM, _ended)  # so that the group is removed then too
     group = Group.make(f"rrk-{config['group']}") if config["group"] else None
     go_read, go_write = os.pipe()
-    pid = kernel.clone(kernel.NAMESPACES)
+    pid = kernel.clone(seccomp.NAMESPACES)
     if pid == 0:
         os.close(go_write)
         os.close(supervisor)

@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from rrk.errors import RrkError
-from rrk.sandbox.judge import assert_counts, case_judge, sides, suites, suites_text
+from rrk.sandbox.judge import assert_counts, case_judge, sides, suites
 from rrk.sandbox.judge.cache import Cache, rules
+from rrk.sandbox.judge.entry import Entry, agreed, broken, key_of
 from rrk.sandbox.judge.fairness import Fairness
 from rrk.sandbox.judge.sides import Sides
 from rrk.sandbox.languages import batches, recipes
@@ -50,29 +51,6 @@ TRIES = 4  # the first and three more
 RECENT = 4096  # verdicts kept in memory for jobs that come again
 _CHUNK = 64  # jobs read before workers hear of them
 _POLL = 0.02  # seconds between looks at a slow input
-
-
-class _Entry:
-    """One distinct job on its way to a verdict."""
-
-    __slots__ = ("alone", "job", "key", "reference", "runs", "suite", "tests", "timeout", "tries", "vain", "verdict")
-
-    def __init__(self, job: Job, tests: tuple[str, ...] | None, reference: str | None, key: str) -> None:
-        self.job, self.tests, self.reference, self.key = job, tests, reference, key
-        # With generated tests there are none to read.
-        self.suite = (
-            suites.look(job.tests, job.entry_point)
-            if job.language == "py" and tests is None and not job.case_set
-            else suites.Suite("")
-        )
-        self.vain = self.suite.vain
-        if tests is None and job.language != "py" and not job.case_set:
-            self.vain = suites_text.vain(job.language, job.tests)
-        self.tries = 0
-        self.alone = False
-        self.runs: list[Verdict] = []
-        self.timeout: float | None = None  # CPU seconds instead of the language's
-        self.verdict: Verdict | None = None
 
 
 class Judge:
@@ -115,9 +93,9 @@ class Judge:
         self._cache = Cache(cache) if cache is not None else None
         self._pool = Pool(jobs, self._run)
         self._lock = self._pool.lock
-        self._entries: dict[str, _Entry] = {}  # in flight, by key
+        self._entries: dict[str, Entry] = {}  # in flight, by key
         self._recent: OrderedDict[str, Verdict] = OrderedDict()
-        self._unsaved: deque[_Entry] = deque()
+        self._unsaved: deque[Entry] = deque()
         self._each_s = 1.0
         self._fair = Fairness()
         self._sides = Sides(self.figures)
@@ -157,10 +135,10 @@ class Judge:
     ) -> Iterator[Verdict]:
         source = iter(items)
         ready: Callable[[], bool] = getattr(items, "ready", lambda: True)
-        line: deque[_Entry] = deque()
+        line: deque[Entry] = deque()
         ended = False
         while True:
-            fresh: list[_Entry] = []
+            fresh: list[Entry] = []
             while not ended and len(line) < self._window and len(fresh) < _CHUNK and (ready() or not line):
                 try:
                     item = next(source)
@@ -194,7 +172,7 @@ class Judge:
                 if not ended and len(line) < self._window // 2:
                     break
 
-    def _admit(self, job: Job, tests: tuple[str, ...] | None) -> tuple[_Entry, bool]:
+    def _admit(self, job: Job, tests: tuple[str, ...] | None) -> tuple[Entry, bool]:
         """The entry for a job, and whether it has to be run."""
         reference = job.reference
         job = replace(
@@ -205,17 +183,17 @@ class Judge:
         )
         if tests is None and job.language == "py" and not job.case_set:
             job = replace(job, tests=suites.look(job.tests, job.entry_point).text)
-        key = _key(job, tests)
+        key = key_of(job, tests)
         with self._lock:
             entry = self._entries.get(key)
             known = self._recent.get(key)
         if entry is None and known is not None:
-            entry = _Entry(job, tests, None, key)
+            entry = Entry(job, tests, None, key)
             entry.verdict = known
         if entry is not None:
             self.figures["same"] += 1
             return entry, False
-        entry = _Entry(job, tests, reference, key)
+        entry = Entry(job, tests, reference, key)
         if self._cache is not None and (kept := self._cache.get(self._cache_key(entry))) is not None:
             self.figures["cached"] += 1
             entry.verdict = kept
@@ -224,7 +202,7 @@ class Judge:
             self._entries[key] = entry
         return entry, True
 
-    def _cache_key(self, entry: _Entry) -> str:
+    def _cache_key(self, entry: Entry) -> str:
         toolchain = self._provisioner.toolchain(entry.job.language)
         digest = toolchain.digest if isinstance(toolchain, Toolchain) else ""
         parts = [rules(), entry.key, digest, self._level, self._repeat, entry.reference]
@@ -238,7 +216,7 @@ class Judge:
 
     # The work (threads of the pool).
 
-    def _run(self, slot: Slot, entry: _Entry) -> None:
+    def _run(self, slot: Slot, entry: Entry) -> None:
         job = entry.job
         toolchain = self._provisioner.toolchain(job.language)
         if isinstance(toolchain, RrkError):
@@ -271,10 +249,10 @@ class Judge:
                 if self._all_tests:
                     answer = self._counted(slot, entry, limited, answer)
         except LOST as error:
-            answer = _broken(error)
+            answer = broken(error)
         self._settle(slot, entry, answer)
 
-    def _counted(self, slot: Slot, entry: _Entry, job: Job, answer: Verdict) -> Verdict:
+    def _counted(self, slot: Slot, entry: Entry, job: Job, answer: Verdict) -> Verdict:
         """With the share of asserts that held. Not yet where the job is to run again, with more time or alone."""
         if answer.status in (TIMEOUT, MEMORY_LIMIT) and answer.overloaded and not entry.alone:
             return answer
@@ -289,9 +267,9 @@ class Judge:
         try:
             return case_judge.judge(slot.worker, toolchain, job, self._all_tests)
         except LOST as error:
-            return _broken(error)
+            return broken(error)
 
-    def _recipe(self, slot: Slot, toolchain: Toolchain, entries: list[_Entry]) -> None:
+    def _recipe(self, slot: Slot, toolchain: Toolchain, entries: list[Entry]) -> None:
         try:
             if len(entries) > 1:
                 jobs = [self._limited(entry, toolchain) for entry in entries]
@@ -300,13 +278,13 @@ class Judge:
                 with slot.worker.box() as box:
                     answers = [recipes.judge(toolchain, self._limited(entries[0], toolchain), box)]
         except (*LOST, RrkError) as error:
-            answers = [_broken(error) for _ in entries]
+            answers = [broken(error) for _ in entries]
         for entry, answer in zip(entries, answers, strict=True):
             if self._all_tests:
                 answer = assert_counts.counted(answer, entry.job)
             self._settle(slot, entry, answer)
 
-    def _settle(self, slot: Slot, entry: _Entry, answer: Verdict) -> None:
+    def _settle(self, slot: Slot, entry: Entry, answer: Verdict) -> None:
         """Take a verdict as final, or send the job on its way again."""
         worker = slot.worker
         if entry.vain is not None:
@@ -334,7 +312,7 @@ class Judge:
             entry.tries = 0
             self._again(entry)
             return
-        final = _agreed(entry.runs)
+        final = agreed(entry.runs)
         with self._lock:
             entry.verdict = final
             self._entries.pop(entry.key, None)
@@ -342,7 +320,7 @@ class Judge:
                 self._keep(entry, final)
             self._pool.changed.notify_all()
 
-    def _again(self, entry: _Entry, figure: str | None = None) -> None:
+    def _again(self, entry: Entry, figure: str | None = None) -> None:
         with self._lock:
             if figure:
                 self.figures[figure] += 1
@@ -351,7 +329,7 @@ class Judge:
             else:
                 self._pool.submit([entry], first=True)
 
-    def _keep(self, entry: _Entry, final: Verdict) -> None:
+    def _keep(self, entry: Entry, final: Verdict) -> None:
         self._recent[entry.key] = final
         # Evidence is some kB a verdict.
         if len(self._recent) > (RECENT if entry.tests is None else RECENT // 16):
@@ -368,12 +346,12 @@ class Judge:
 
     # Limits.
 
-    def _limited(self, entry: _Entry, toolchain: Toolchain) -> Job:
+    def _limited(self, entry: Entry, toolchain: Toolchain) -> Job:
         if entry.timeout is not None:
             return replace(entry.job, timeout=entry.timeout)
         return self._fair.limited(entry.job, toolchain)
 
-    def _deserves_more(self, slot: Slot, entry: _Entry) -> bool:
+    def _deserves_more(self, slot: Slot, entry: Entry) -> bool:
         """True, and entry.timeout set, if the problem's own solution needs so long that the limit was unfair."""
         if entry.reference is None or entry.tests is not None or entry.timeout or entry.job.timeout:
             return False
@@ -397,30 +375,3 @@ class Judge:
 
         entry.timeout = self._fair.longer(entry.job, entry.reference, toolchain, run)
         return entry.timeout is not None
-
-
-def _key(job: Job, tests: tuple[str, ...] | None) -> str:
-    """Equal for what must get the same answer; `full` matters because recipes drop a closing brace from the tests."""
-    key = f"{job.key()}{'f' if job.full else ''}"
-    if tests is None:
-        return key
-    digest = hashlib.blake2b(digest_size=16)
-    for test in tests:
-        data = test.encode("utf-8", "surrogatepass")
-        digest.update(b"%d:" % len(data) + data)
-    return f"{key}e{digest.hexdigest()}"
-
-
-def _broken(error: Exception) -> Verdict:
-    return verdict(SANDBOX_ERROR, stderr=f"the worker ended: {error or type(error).__name__}", reason="worker")
-
-
-def _agreed(runs: list[Verdict]) -> Verdict:
-    """One verdict out of several runs; `passed` None where they disagree."""
-    if len(runs) == 1 or runs[-1].status in OURS:
-        return runs[-1]
-    status, _ = Counter(run.status for run in runs).most_common(1)[0]
-    typical = next(run for run in runs if run.status == status)
-    if len({run.passed for run in runs}) > 1:
-        return replace(typical, passed=None, reason="flaky")
-    return typical
