@@ -72,7 +72,9 @@ def train_ppo(
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")
     ] = False,
-    token_budget: Annotated[int, typer.Option(help="Tokens a micro-batch.")] = 8192,
+    token_budget: Annotated[
+        int, typer.Option(help="Tokens a micro-batch at most; fewer where memory is short.")
+    ] = 8192,
     probe: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -105,6 +107,7 @@ def train_ppo(
     import contextlib
     import itertools
     import os
+    import sys
 
     given = dict(locals())
     from dataclasses import fields
@@ -133,6 +136,11 @@ def train_ppo(
     scorer = Scorer.load(reranker, f"cuda:{local}" if local and torch.cuda.is_available() else "auto")
     params = {"problems": inputs, "model": model, "reranker": reranker, "probe": probe, "limit": limit}
     asked = Stopping()
+
+    def note(text: str) -> None:
+        if not quiet:
+            print(f"rrk train-ppo: {text}", file=sys.stderr, flush=True)
+
     with contextlib.ExitStack() as stack:
         witness = None
         if probe:
@@ -166,12 +174,12 @@ def train_ppo(
                 [*inputs, model, reranker, *([probe] if probe else [])],
                 should_stop=asked,
                 on_update=show,
+                note=note,
             )
         except Terminated as stopped:
             raise (asked.error(output) if asked() else stopped) from None
-    if not quiet:
-        import sys
-
-        last = figures["last"]
-        line = f"rrk train-ppo: update {figures['kept_update']} kept, score {last.get('score', float('nan')):.3f}"
-        print(line + (f"; {figures['stopped']}" if figures["stopped"] else ""), file=sys.stderr)
+    last = figures["last"]
+    line = f"update {figures['kept_update']} kept, score {last.get('score', float('nan')):.3f}"
+    if "peak_memory" in last:
+        line += f", {last['peak_memory'] / 1e9:.1f} GB at most"
+    note(line + (f"; {figures['stopped']}" if figures["stopped"] else ""))

@@ -179,9 +179,7 @@ def train_reranker(
         told.append(
             f"{found['below_median_positive']} of {found['hard_negatives']} hard negatives now below the median positive"
         )
-    if figures.get("tokens_per_second"):
-        told.append(f"{figures['tokens_per_second']:.0f} tokens/s, {figures['peak_memory'] / 1e9:.1f} GB at most")
-    note(", ".join(told))
+    note(", ".join([*told, *runs.effort_text(figures)]))
 
 
 def _dev(problems):

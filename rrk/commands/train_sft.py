@@ -107,11 +107,12 @@ def train_sft(
             progress.advance(step - progress.done, f"loss {figures['loss']:.3f}" if "loss" in figures else "")
 
         figures = sft.train(
-            read, model, output, chosen, params=extra, resume=resume, should_stop=asked, on_step=on_step
+            read, model, output, chosen, params=extra, resume=resume, should_stop=asked, on_step=on_step, note=note
         )
     if figures is None:
         raise asked.error(output)
     if not processes.first():
         return
     manifest.write(output, command="train-sft", params=params, inputs=[*inputs, model], seed=seed, figures=figures)
-    note(f"{figures['examples']} solutions, {figures['steps']} steps, {runs.loss_text(figures['loss'])}")
+    told = [f"{figures['examples']} solutions, {figures['steps']} steps, {runs.loss_text(figures['loss'])}"]
+    note(", ".join([*told, *runs.effort_text(figures)]))

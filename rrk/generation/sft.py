@@ -21,7 +21,7 @@ import torch
 
 from rrk import rows as fields
 from rrk.errors import RowError, RrkError, UsageError
-from rrk.generation import processes, runs
+from rrk.generation import logprobs, memory, processes, runs
 from rrk.generation.models import encode_prompt, load, training_attention
 
 
@@ -114,6 +114,7 @@ def train(
     resume: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     on_step: runs.OnStep = lambda step, of, figures: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any] | None:
     """Train and write everything but rrk.json; the figures. None if `should_stop` ended it (a checkpoint is there).
 
@@ -123,14 +124,17 @@ def train(
     out = Path(out)
     claimed = {**asdict(options), **(params or {})}
     checkpoint = runs.begin(out, claimed, resume)
-    model, tokenizer = load(base, "auto", "float32", training_attention())
+    fresh = lambda: load(base, "auto", "float32", training_attention())  # noqa: E731
+    model, tokenizer = fresh()
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or options.max_length
     data, left = examples(rows, tokenizer, min(options.max_length, longest))
     if not data:
         raise RrkError(f"nothing to learn from: {dict(left) or 'no rows'}; rows need a completion that passed")
     weights = sum(p.numel() for p in model.parameters())
     lr = options.lr or runs.learning_rate(DEFAULT_LR, weights, bool(options.lora_r))
-    trainer = _trainer(model, tokenizer, data, options, lr, out, should_stop, on_step)
+    trainer = _trainer(model, tokenizer, data, options, lr, out, should_stop, on_step, note)
+    if options.lora_r and options.bf16:
+        runs.narrow(trainer.model)
     runs.claim(out, claimed)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if processes.any_of(should_stop()) and trainer.state.global_step < trainer.state.max_steps:
@@ -138,12 +142,14 @@ def train(
     # A run of fewer steps than are logged at a time has only the mean over all.
     history = trainer.state.log_history
     losses = [e["loss"] for e in history if "loss" in e] or [e["train_loss"] for e in history if "train_loss" in e]
+    # Like the tokens, since the start or the last --resume.
+    seconds = next((e["train_runtime"] for e in reversed(history) if "train_runtime" in e), None)
     if losses and not math.isfinite(losses[-1]):
         raise RrkError(f"training diverged (loss {losses[-1]}); use a smaller --lr")
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
         if options.lora_r:
-            model = model.merge_and_unload()
+            model = runs.merged(model, lambda: fresh()[0])
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)
     trainer.accelerator.wait_for_everyone()
@@ -153,6 +159,8 @@ def train(
         **{name.replace(" ", "_"): count for name, count in left.items() if count},
         "tokens": sum(label != -100 for row in data for label in row["labels"]),
         "weights": weights,
+        "tokens_per_second": trainer.tokens_read / seconds if seconds else None,
+        "peak_memory": memory.peak(trainer.args.device),
         "lr": lr,
         "steps": trainer.state.global_step,
         "loss_first": losses[0] if losses else None,
@@ -160,7 +168,13 @@ def train(
     }
 
 
-def _trainer(model, tokenizer, data, options: SftOptions, lr: float, out: Path, should_stop, on_step):
+def _rows(batch: dict[str, torch.Tensor], chosen: Sequence[int]) -> dict[str, torch.Tensor]:
+    """Some rows of a right-padded batch, no wider than they need."""
+    width = int(batch["attention_mask"][chosen].sum(1).max())
+    return {name: grid[chosen, :width] for name, grid in batch.items()}
+
+
+def _trainer(model, tokenizer, data, options: SftOptions, lr: float, out: Path, should_stop, on_step, note):
     from datasets import Dataset
     from transformers import PrinterCallback
     from transformers import Trainer as BareTrainer
@@ -168,13 +182,47 @@ def _trainer(model, tokenizer, data, options: SftOptions, lr: float, out: Path, 
 
     runs.silence()  # after the import, which sets a verbosity of its own
 
+    alone = processes.count() == 1 and logprobs.is_plain(model)
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+
     class Trainer(SFTTrainer):
+        budget = memory.Budget(note)
+        tokens_read = 0
+        whole = True  # the batch at hand is a step's
+
         def create_model_card(self, *_, **__):
             pass
 
-        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            # TRL's own adds entropy and accuracy of every token to its log: two fifths of a small model's step.
-            return BareTrainer.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
+        def training_step(self, bound, inputs, num_items_in_batch=None):
+            """The same step in as many passes as fit: the loss is a sum over tokens, divided by the step's."""
+            inputs = self._prepare_inputs(inputs)
+            mask = inputs["attention_mask"]
+            self.tokens_read += int(mask.sum())
+            one = super().training_step
+            if passes > 1 or not alone:
+                return one(bound, inputs, num_items_in_batch)
+            lengths = mask.sum(1).tolist()
+            items = (inputs["labels"][:, 1:] != -100).sum() if num_items_in_batch is None else num_items_in_batch
+
+            def step(tokens: int):
+                self.whole = mask.numel() <= tokens
+                if self.whole:
+                    return one(bound, dict(inputs), items)
+                parts = memory.groups(lengths, tokens)
+                return sum(one(bound, _rows(inputs, chosen), items) for chosen in parts)
+
+            return self.budget.run(model, lengths, step, bound.zero_grad)
+
+        def compute_loss(self, bound, inputs, return_outputs=False, num_items_in_batch=None):
+            if not alone or (self.whole and inputs["labels"].numel() * vocabulary <= logprobs.PIECE):
+                # TRL's own adds entropy and accuracy of every token to its log: two fifths of a small model's step.
+                return BareTrainer.compute_loss(self, bound, inputs, return_outputs, num_items_in_batch)
+            labels = inputs.pop("labels")[:, 1:]
+            learnt = labels != -100
+            with self.accelerator.autocast():
+                hidden = logprobs.trunk(model)(**inputs, use_cache=False).last_hidden_state[:, :-1][learnt]
+                logp, _ = logprobs.read(hidden, model.get_output_embeddings(), labels[learnt])
+            return -logp.sum() / (learnt.sum() if num_items_in_batch is None else num_items_in_batch)
 
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
 

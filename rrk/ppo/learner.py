@@ -17,9 +17,10 @@ import torch
 
 from rrk import seeds
 from rrk.errors import RrkError
+from rrk.generation import memory
 from rrk.ppo import loss
 from rrk.ppo.options import PpoOptions
-from rrk.ppo.policy import collate, token_budget
+from rrk.ppo.policy import collate
 from rrk.ppo.rollout import Rollout
 from rrk.ppo.sharding import clip_gradients, passes
 
@@ -29,8 +30,9 @@ SUMS = ("policy_loss", "value_loss", "clip_fraction", "entropy", "policy_kl")  #
 class Learner:
     """Owns the optimiser's steps; the rollout comes whole to every process."""
 
-    def __init__(self, model, optimizer, accelerator, options: PpoOptions):
+    def __init__(self, model, optimizer, accelerator, options: PpoOptions, budget: memory.Budget):
         self.model, self.optimizer, self.accelerator, self.options = model, optimizer, accelerator, options
+        self.budget = budget
         self.trained = [p for p in model.parameters() if p.requires_grad]
 
     def __call__(self, rollout: Rollout, update: int) -> dict[str, Any]:
@@ -77,13 +79,20 @@ class Learner:
 
     def backward(self, rollout: Rollout, part: torch.Tensor) -> torch.Tensor:
         """Adds the minibatch's gradient to the parameters'; returns the figures' sums over all processes."""
+        lengths = [len(rollout.drawn[i].prompt) + len(rollout.drawn[i].ids) for i in part.tolist()]
+        causal = self.accelerator.unwrap_model(self.model).causal
+        return self.budget.run(
+            causal, lengths, lambda tokens: self._backward(rollout, part, tokens), self.optimizer.zero_grad
+        )
+
+    def _backward(self, rollout: Rollout, part: torch.Tensor, budget: int) -> torch.Tensor:
         o, device = self.options, self.accelerator.device
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         tokens = max(int(rollout.mask[part].sum()), 1)
         rows, counts = rollout.distinct(part[rank::world].tolist())
         drawn = [rollout.drawn[i] for i in rows]
         sums = torch.zeros(len(SUMS) + 1, dtype=torch.float64, device=device)
-        groups = token_budget([len(d.prompt) + len(d.ids) for d in drawn], o.token_budget)
+        groups = memory.groups([len(d.prompt) + len(d.ids) for d in drawn], budget)
         own = len(groups)
         if o.fsdp:
             groups += groups[-1:] * (passes(own) - own)  # in step with the others, weighing nothing
@@ -98,8 +107,8 @@ class Learner:
             # Gradients travel between processes once a minibatch, with its last micro-batch.
             last = n + 1 == len(groups)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
-                logits, value = self.model(batch)
-                logp = loss.token_logprobs(logits, batch.drawn, o.temperature)
+                seen = self.model(batch, o.temperature, entropy=True)
+                logp, value = seen.logprobs, seen.values
                 policy, clipped = loss.policy_loss(logp, old, advantages, weight, o.clip)
                 total = policy
                 critic = torch.zeros((), device=device)
@@ -110,8 +119,6 @@ class Learner:
                 self.accelerator.backward(total * (world / tokens))
             with torch.no_grad():
                 moved = loss.kl_estimate(old, logp, "k3")  # KL(old | new): the tokens are the old policy's
-                spread = loss.entropy(logits, o.temperature)
-                sums += torch.stack(
-                    [policy, critic, clipped, (spread * weight).sum(), (moved * weight).sum(), weight.sum()]
-                ).to(sums)
+                spread = (seen.entropy * weight).sum()
+                sums += torch.stack([policy, critic, clipped, spread, (moved * weight).sum(), weight.sum()]).to(sums)
         return (self.accelerator.reduce(sums, "sum") if world > 1 else sums).cpu()

@@ -14,19 +14,6 @@ import torch
 from torch import Tensor
 
 
-def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
-    """log p(token) under softmax(logits / temperature), in at least float32: bf16 sums over a vocabulary lose the ratio."""
-    logits = wide(logits) / temperature
-    return logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
-
-
-def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Entropy (nats) of softmax(logits / temperature)."""
-    logp = (wide(logits) / temperature).log_softmax(-1)
-    # A token of probability zero adds nothing, though 0 * -inf is not a number.
-    return -(logp.exp() * logp.masked_fill(logp == -torch.inf, 0.0)).sum(-1)
-
-
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean over the tokens of the mask; 0 where there are none."""
     return values.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
@@ -133,8 +120,3 @@ class KlController:
 def _weighted_sum(values: Tensor, weight: Tensor) -> Tensor:
     # Filled first: padding may hold infinities, and 0 * inf is not a number.
     return (values.masked_fill(weight == 0, 0.0) * weight).sum()
-
-
-def wide(values: Tensor) -> Tensor:
-    """At least float32 (float64 stays: gradients are checked in it)."""
-    return values if values.dtype == torch.float64 else values.float()

@@ -1,7 +1,7 @@
 """Policy, critic and frozen reference in one module, and the pass over them that wastes no padding.
 
     network = Policy.load("runs/sft", options)
-    logits, values = network(batch)          # only at the tokens that were drawn, flat
+    seen = network(batch, temperature)       # log-probabilities, values: only at the tokens that were drawn, flat
     with network.as_reference(): ...         # LoRA: the same weights, adapters off
 
 Details: dropout is off throughout (Huang et al. 2024: ratios must be 1 before the first step); the value head starts at
@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from rrk.errors import RrkError
-from rrk.generation import checkpoints, runs
-from rrk.ppo.loss import wide
+from rrk.generation import checkpoints, logprobs, memory, runs
 
 
 @dataclass
@@ -32,6 +31,15 @@ class Batch:
     attention_mask: Tensor
     keep: Tensor
     drawn: Tensor
+
+
+@dataclass
+class Read:
+    """Of the drawn tokens, flat, at least float32; None: not asked for, or there is no critic."""
+
+    logprobs: Tensor | None
+    values: Tensor | None
+    entropy: Tensor | None
 
 
 def collate(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], device) -> Batch:
@@ -48,17 +56,6 @@ def collate(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int
     return Batch(*(x.to(device) for x in (ids, attention, keep, torch.tensor(drawn, dtype=torch.long))))
 
 
-def token_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices grouped so that rows x longest row <= budget, similar lengths together (a longer row stands alone)."""
-    groups: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if groups and (len(groups[-1]) + 1) * lengths[i] <= budget:
-            groups[-1].append(i)
-        else:
-            groups.append([i])
-    return groups
-
-
 class Policy(nn.Module):
     """The causal model, its value head (and critic trunk, if separate)."""
 
@@ -67,7 +64,7 @@ class Policy(nn.Module):
         self.model = model
         self.bf16 = bf16
         causal = self.causal
-        self.critic = copy.deepcopy(_trunk(causal)) if critic and separate else None
+        self.critic = copy.deepcopy(logprobs.trunk(causal)) if critic and separate else None
         self.value_head = nn.Linear(causal.get_input_embeddings().embedding_dim, 1) if critic else None
         if self.value_head is not None:
             nn.init.zeros_(self.value_head.weight)
@@ -91,7 +88,7 @@ class Policy(nn.Module):
         checkpointing: bool = False,
         attention: str | None = None,
     ):
-        """(Policy, tokenizer) from a transformers checkpoint; weights in float32, bf16 by autocast (AdamW needs them so).
+        """(Policy, tokenizer) from a transformers checkpoint; trained weights in float32, bf16 by autocast (AdamW needs them so).
 
         `attention` is transformers' attn_implementation, None: its choice.
         """
@@ -103,24 +100,25 @@ class Policy(nn.Module):
             from peft import get_peft_model
 
             model = get_peft_model(model, runs.adapters(lora_r, "CAUSAL_LM"))
+            if bf16:
+                runs.narrow(model)
         if checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            memory.checkpoint(model)
             model.enable_input_require_grads()
         return cls(model, separate, bf16, critic), tokenizer
 
-    def forward(self, batch: Batch, logits: bool = True, values: bool = True) -> tuple[Tensor | None, Tensor | None]:
-        """Logits (float32) and values at the drawn tokens: no vocabulary-wide row is computed for prompt or padding."""
+    def forward(self, batch: Batch, temperature: float = 1.0, *, values: bool = True, entropy: bool = False) -> Read:
+        """What the policy says of the drawn tokens; no vocabulary-wide row is computed for prompt or padding."""
         with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=self.bf16):
             given = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
-            hidden = out = value = None
-            if logits or self.critic is None:
-                hidden = _trunk(self.causal)(**given).last_hidden_state[batch.keep]
-            if logits:
-                out = wide(self.causal.get_output_embeddings()(hidden))
+            hidden = logprobs.trunk(self.causal)(**given).last_hidden_state[batch.keep]
+            head = self.causal.get_output_embeddings()
+            logp, spread = logprobs.read(hidden, head, batch.drawn, temperature, entropy)
+            value = None
             if values and self.value_head is not None:
                 seen = hidden if self.critic is None else self.critic(**given).last_hidden_state[batch.keep]
-                value = wide(self.value_head(seen).squeeze(-1)).clone()  # FSDP2 warns of views
-        return out, value
+                value = logprobs.wide(self.value_head(seen).squeeze(-1)).clone()  # FSDP2 warns of views
+        return Read(logp, value, spread)
 
     @contextlib.contextmanager
     def as_reference(self) -> Iterator[None]:
@@ -131,14 +129,11 @@ class Policy(nn.Module):
     @torch.no_grad()
     def check_head(self, device) -> None:
         """Refuse models whose logits are not simply head(hidden), such as soft-capped ones: their ratios would be wrong."""
-        batch = collate([[1, 2]], [[1, 2]], device)
-        ours, _ = self(batch, values=False)
+        self(collate([[1, 2]], [[1, 2]], device))  # FSDP2 takes what is called first for the whole
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-            theirs = self.causal(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[batch.keep]
-        if not torch.allclose(ours, theirs.float(), atol=1e-2 if self.bf16 else 1e-4):
-            raise RrkError(
-                f"{type(self.causal).__name__} transforms its logits after the head; train-ppo cannot use it"
-            )
+            if logprobs.is_plain(self.causal):
+                return
+        raise RrkError(f"{type(self.causal).__name__} transforms its logits after the head; train-ppo cannot use it")
 
 
 def without_dropout(model: nn.Module) -> None:
@@ -149,7 +144,3 @@ def without_dropout(model: nn.Module) -> None:
         for name in ("attention_dropout", "dropout"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
-
-
-def _trunk(causal):
-    return getattr(causal, causal.base_model_prefix)

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from rrk import seeds as streams
 from rrk.errors import RrkError
+from rrk.generation import memory
 from rrk.generation.sampler import Sampler
-from rrk.ppo import loss
-from rrk.ppo.policy import Policy, collate, token_budget
+from rrk.ppo.policy import Policy, collate
 from rrk.ppo.sharding import whole
 from rrk.rows import Problem
 
@@ -120,7 +120,7 @@ def annotate(
     for d in drawn:
         same.setdefault((tuple(d.prompt), tuple(d.ids)), []).append(d)
     copies = list(same.values())
-    groups = token_budget([len(own[0].prompt) + len(own[0].ids) for own in copies], budget)
+    groups = memory.groups([len(own[0].prompt) + len(own[0].ids) for own in copies], budget)
 
     def batches():
         for group in groups:
@@ -130,17 +130,16 @@ def annotate(
 
     with whole(network):
         for rows, lengths, batch in batches():
-            logits, values = network(batch)
-            logp = loss.token_logprobs(logits, batch.drawn, temperature)
-            found = torch.stack([logp, torch.zeros_like(logp) if values is None else values])
+            seen = network(batch, temperature)
+            values = torch.zeros_like(seen.logprobs) if seen.values is None else seen.values
+            found = torch.stack([seen.logprobs, values])
             for same_rows, (logprobs, value) in zip(rows, found.cpu().split(lengths, dim=1), strict=True):
                 for d in same_rows:
                     d.logprobs, d.values = logprobs, value
     anchor = network if reference is None else reference
     with whole(anchor), network.as_reference() if reference is None else contextlib.nullcontext():
         for rows, lengths, batch in batches():
-            logits, _ = anchor(batch, values=False)
-            logp = loss.token_logprobs(logits, batch.drawn, ref_temperature)
+            logp = anchor(batch, ref_temperature, values=False).logprobs
             for same_rows, logprobs in zip(rows, logp.cpu().split(lengths), strict=True):
                 for d in same_rows:
                     d.reference = logprobs

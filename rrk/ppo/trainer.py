@@ -19,7 +19,7 @@ import torch
 
 from rrk import manifest, seeds
 from rrk.errors import RrkError, Terminated, UsageError
-from rrk.generation import processes
+from rrk.generation import checkpoints, memory, processes, runs
 from rrk.ppo import checkpoint, loss, sharding
 from rrk.ppo.learner import Learner
 from rrk.ppo.log import Clock, Log
@@ -42,6 +42,7 @@ def train_ppo(
     inputs: Sequence[str] = (),
     should_stop: Callable[[], bool] = lambda: False,
     on_update: Callable[[dict[str, Any]], None] = lambda row: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Train; returns the figures that also stand in out/rrk.json. `should_stop` true: save after this update, then Terminated."""
     options.check()
@@ -58,7 +59,7 @@ def train_ppo(
     if state is not None and state["params"] != params:
         changed = sorted(k for k in params if state["params"].get(k) != params[k])
         raise UsageError(f"{out} was begun with other parameters ({', '.join(changed)})")
-    run = Trainer(problems, policy, reward, out, options, probe, params)
+    run = Trainer(problems, policy, reward, out, options, probe, params, note)
     if state is not None:
         run.restore(state)
     run.loop(should_stop, on_update)
@@ -68,11 +69,22 @@ def train_ppo(
 class Trainer:
     """One run. Its state is what `state()` returns; everything else follows from the options and the seed."""
 
-    def __init__(self, problems, policy, reward: Reward, out: Path, options: PpoOptions, probe, params):
+    def __init__(
+        self,
+        problems,
+        policy,
+        reward: Reward,
+        out: Path,
+        options: PpoOptions,
+        probe,
+        params,
+        note: Callable[[str], None] = lambda text: None,
+    ):
         from accelerate import Accelerator
         from accelerate.utils import DistributedType
 
         self.problems, self.reward, self.out, self.options = list(problems), reward, out, options
+        self.start = policy
         self.probe, self.params = probe, params
         processes.state()  # first: Accelerator by itself would leave launched processes alone where there is no GPU
         self.accelerator = Accelerator(mixed_precision="no")  # --bf16 is ours, and the sampler's too
@@ -115,7 +127,8 @@ class Trainer:
         self.network, self.model, self.optimizer = network, network, optimizer
         if not o.fsdp:
             self.model, self.optimizer = self.accelerator.prepare(network, optimizer)
-        self.learner = Learner(self.model, self.optimizer, self.accelerator, o)
+        self.budget = memory.Budget(note, most=o.token_budget, retry=self.accelerator.num_processes == 1)
+        self.learner = Learner(self.model, self.optimizer, self.accelerator, o, self.budget)
         self.kl = loss.KlController(o.kl, o.adaptive_kl, o.kl_horizon)
         self.normaliser = ScoreNormaliser()
         self.update = 0
@@ -146,6 +159,7 @@ class Trainer:
             "best_weights": self.best_weights if self.best else None,
             "stale": self.stale,
             "stopped": self.stopped,
+            "token_budget": self.budget.tokens,
             "random": checkpoint.random_state(),
         }
 
@@ -155,6 +169,7 @@ class Trainer:
         sharding.load_optimizer(self.optimizer, state["optimizer"])
         self.kl.beta = state["beta"]
         self.normaliser = ScoreNormaliser(*state["normaliser"])
+        self.budget.tokens = state.get("token_budget")  # how passes are cut is in the last bits
         for name in ("update", "best", "best_weights", "stale", "stopped"):
             setattr(self, name, state[name])
         self.log = Log(self.out, state["log"], self.accelerator.is_main_process)
@@ -253,7 +268,9 @@ class Trainer:
                 d.problem = chosen[k]
         with self.clock("annotate"):
             anchor = o.temperature if o.ref_temperature is None else o.ref_temperature
-            annotate(drawn, self.network, self.reference, o.temperature, anchor, o.token_budget, self.device)
+            longest = max(len(d.prompt) + len(d.ids) for d in drawn)
+            budget = self.budget.fit(self.network.causal, longest)
+            annotate(drawn, self.network, self.reference, o.temperature, anchor, budget, self.device)
         if world == 1:
             return drawn
         from accelerate.utils import gather_object
@@ -291,6 +308,7 @@ class Trainer:
 
     def _append(self, row: dict[str, Any]) -> None:
         row["seconds"] = self.clock.seconds()
+        row["peak_memory"] = memory.peak(self.device)
         self.log.append(row)
 
     def finish(self, inputs: Sequence[str]) -> dict[str, Any]:
@@ -307,7 +325,7 @@ class Trainer:
             else:
                 sharding.load(self.network, weights)
             if self.options.lora_r:
-                model = model.merge_and_unload()
+                model = runs.merged(model, lambda: checkpoints.causal(self.start, dtype=torch.float32)[0])
             try:
                 model.save_pretrained(self.out, state_dict=own)
                 self.tokenizer.save_pretrained(self.out)

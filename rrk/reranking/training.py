@@ -141,13 +141,15 @@ def train(
         return finishing.finish(out, rendering, scorer.device, dev, history, figures, note)[0]
     trainer = _trainer(model, tokenizer, examples, scorer, options, lr, out, dev, should_stop, on_step)
     _check_reading(trainer, scorer, base)
+    if options.lora_r and options.bf16:
+        runs.narrow(trainer.model)
     runs.claim(out, params)
     for text in drawn:
         note(text)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if processes.any_of(should_stop()) and trainer.state.global_step < trainer.state.max_steps:
         return None
-    return _finish(trainer, scorer, out, options, dev, figures, note)
+    return _finish(trainer, scorer, out, options, dev, figures, note, lambda: network.load_base(base, options.seed)[0])
 
 
 def _trainer(
@@ -190,27 +192,21 @@ def _trainer(
             return loss * self.weight if self.weight != 1.0 else loss
 
         weight = 1.0  # of the comparisons at hand among the step's
-        budget: int | None = None
+        budget = memory.Budget(scorer.note)
 
         def training_step(self, model, inputs, num_items_in_batch=None):
             """The same step in as many passes as fit: the loss is a mean over comparisons, so it is the sum of its parts."""
             inputs = self._prepare_inputs(inputs)
-            while True:
-                if self.budget is None:
-                    self.budget = memory.tokens(plain(self), inputs["attention_mask"].shape[1])
+
+            def step(tokens: int):
                 # DDP averages gradients once a forward pass.
-                parts = [inputs] if processes.count() > 1 else cut(inputs, self.budget)
-                try:
-                    return sum(self._part_of_step(model, part, len(inputs["chosen"])) for part in parts)
-                except (RuntimeError, MemoryError) as error:
-                    # Gradients of earlier passes of the step would be lost with this one's.
-                    if not memory.is_shortage(error) or passes > 1 or len(parts) == inputs["attention_mask"].shape[0]:
-                        raise
-                self.budget = max(1, min(self.budget, inputs["attention_mask"].numel()) // 2)
-                scorer.note(f"out of memory: going on with {self.budget} tokens a pass")
-                model.zero_grad()
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+                parts = [inputs] if processes.count() > 1 else cut(inputs, tokens)
+                return sum(self._part_of_step(model, part, len(inputs["chosen"])) for part in parts)
+
+            # Gradients of earlier passes of the step would be lost with this one's.
+            if passes > 1 or processes.count() > 1:
+                return step(inputs["attention_mask"].numel())
+            return self.budget.run(plain(self), inputs["attention_mask"].sum(1).tolist(), step, model.zero_grad)
 
         def _part_of_step(self, model, part, of: int):
             self.weight = len(part["chosen"]) / of
@@ -380,7 +376,14 @@ def _check_reading(trainer: Any, scorer: Scorer, base: str | Path) -> None:
 
 
 def _finish(
-    trainer, scorer: Scorer, out: Path, options: TrainingOptions, dev: Dev | None, figures, note: Note
+    trainer,
+    scorer: Scorer,
+    out: Path,
+    options: TrainingOptions,
+    dev: Dev | None,
+    figures,
+    note: Note,
+    fresh: Callable[[], Any],
 ) -> Result:
     """Save; then load what was saved, write down what it scores, and tell if that is not what was trained."""
     plain(trainer).config.get_text_config().pad_token_id = scorer.pad
@@ -389,7 +392,7 @@ def _finish(
     model = trainer.accelerator.unwrap_model(trainer.model)
     if trainer.is_world_process_zero():
         if options.lora_r and not options.keep_adapter:
-            model = model.merge_and_unload()
+            model = runs.merged(model, fresh)
         finishing.save(model, scorer.tokenizer, out)
     trainer.accelerator.wait_for_everyone()
     if not trainer.is_world_process_zero():

@@ -48,7 +48,7 @@ def given(tmp_path):
 
 def log(folder):
     return [
-        {k: v for k, v in json.loads(line).items() if k != "seconds"}
+        {k: v for k, v in json.loads(line).items() if k not in ("seconds", "peak_memory")}
         for line in (folder / "log.jsonl").read_text().splitlines()
     ]
 

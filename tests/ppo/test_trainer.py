@@ -17,8 +17,9 @@ pytest.importorskip("accelerate")
 from safetensors.torch import load_file  # noqa: E402
 
 from rrk.errors import RrkError, Terminated, UsageError  # noqa: E402
-from rrk.ppo import checkpoint, loss  # noqa: E402
-from rrk.ppo.policy import Policy, collate, token_budget  # noqa: E402
+from rrk.generation import memory  # noqa: E402
+from rrk.ppo import checkpoint  # noqa: E402
+from rrk.ppo.policy import Policy, collate  # noqa: E402
 from rrk.ppo.probe import Probe  # noqa: E402
 from rrk.ppo.rollout import CacheSampler, Drawn, ScoreNormaliser, annotate, pick  # noqa: E402
 from rrk.ppo.trainer import Trainer, train_ppo  # noqa: E402
@@ -43,7 +44,7 @@ def sft(tmp_path):
 
 def rows(folder):
     return [
-        {k: v for k, v in json.loads(line).items() if k != "seconds"}
+        {k: v for k, v in json.loads(line).items() if k not in ("seconds", "peak_memory")}
         for line in (Path(folder) / "log.jsonl").read_text().splitlines()
     ]
 
@@ -254,16 +255,16 @@ def test_the_pass_over_drawn_tokens_equals_one_row_at_a_time_without_padding(sft
     prompts, ids = [[1, 2], [3], [1, 0, 2, 2]], [[4, 0], [], [5, 6, 7, 0]]
     torch.nn.init.normal_(network.value_head.weight)
     batch = collate(prompts, ids, "cpu")
-    logits, values = network(batch)
+    seen = network(batch)
     at = 0
     for p, c in zip(prompts, ids, strict=True):
         if not c:
             continue
-        alone, value = network(collate([p], [c], "cpu"))
-        full = network.model(torch.tensor([p + c])).logits[0, len(p) - 1 : -1]
-        torch.testing.assert_close(logits[at : at + len(c)], alone, atol=1e-6, rtol=0)
-        torch.testing.assert_close(alone, full, atol=1e-6, rtol=0)
-        torch.testing.assert_close(values[at : at + len(c)], value, atol=1e-6, rtol=0)
+        alone = network(collate([p], [c], "cpu"))
+        full = network.model(torch.tensor([p + c])).logits[0, len(p) - 1 : -1].log_softmax(-1)
+        torch.testing.assert_close(seen.logprobs[at : at + len(c)], alone.logprobs, atol=1e-5, rtol=0)
+        torch.testing.assert_close(alone.logprobs, full[range(len(c)), c], atol=1e-5, rtol=0)
+        torch.testing.assert_close(seen.values[at : at + len(c)], alone.values, atol=1e-6, rtol=0)
         at += len(c)
     assert at == len(batch.drawn)
 
@@ -425,7 +426,7 @@ def test_gradient_checkpointing_and_bf16_train(sft, tmp_path):
 
 def test_token_budget_covers_all_and_never_exceeds_itself_but_for_a_single_row():
     lengths = [random.randint(1, 50) for _ in range(100)]
-    groups = token_budget(lengths, 120)
+    groups = memory.groups(lengths, 120)
     assert sorted(i for g in groups for i in g) == list(range(100))
     assert all(len(g) == 1 or len(g) * max(lengths[i] for i in g) <= 120 for g in groups)
 
@@ -478,7 +479,7 @@ def test_kl_uses_the_reference_before_training(sft):
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
     plain, _ = Policy.load(sft)
-    want = loss.token_logprobs(plain(batch)[0], batch.drawn)
+    want = plain(batch).logprobs
     with network.as_reference():
-        torch.testing.assert_close(loss.token_logprobs(network(batch)[0], batch.drawn), want)
-    assert not torch.allclose(loss.token_logprobs(network(batch)[0], batch.drawn), want)
+        torch.testing.assert_close(network(batch).logprobs, want)
+    assert not torch.allclose(network(batch).logprobs, want)

@@ -28,7 +28,7 @@ def test_loss_and_gradients_are_the_same_for_every_budget(tmp_path, monkeypatch,
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(5)])
     counts, found = [], []
     for budget in (10**9, batch["attention_mask"].numel() // 2, 1):
-        trainer.budget = budget
+        trainer.budget = memory.Budget(tokens=budget)
         counts.append(len(cut(batch, budget)))
         trainer.model.zero_grad()
         loss = trainer.training_step(trainer.model, dict(batch))
@@ -55,10 +55,10 @@ def test_a_step_that_does_not_fit_is_made_again_with_half_the_tokens(tmp_path, m
         return right(model, packed)
 
     monkeypatch.setattr(training.network, "read_packed", short)
-    trainer.budget = None
+    trainer.budget = memory.Budget()
     again = trainer.training_step(trainer.model, dict(batch))
     assert failed
-    assert trainer.budget < batch["attention_mask"].numel()
+    assert trainer.budget.tokens < batch["attention_mask"].numel()
     assert torch.allclose(whole, again, rtol=1e-5)
 
 
@@ -70,6 +70,36 @@ def test_a_small_model_is_not_cut_and_half_a_billion_parameters_are(monkeypatch)
 
     monkeypatch.setattr(memory, "free", lambda device: 20 << 30)
     qwen = t.Qwen2Config(hidden_size=896, num_hidden_layers=24, intermediate_size=4864, num_attention_heads=14)
-    assert 500 < memory.tokens(SimpleNamespace(config=qwen, device=None, parameters=list), 450) < 4000
+    shape = SimpleNamespace(config=qwen, device=None, parameters=list, is_activation_checkpointing=False)
+    assert 500 < memory.tokens(shape, 450) < 4000
+    shape.is_activation_checkpointing = True
+    assert memory.tokens(shape, 450) > 16 * 450
     assert memory.tokens(models.network("qwen2"), 450) > 16 * 450
     assert memory.free(torch.device("cpu")) > 0
+
+
+def test_one_row_that_does_not_fit_switches_gradient_checkpointing_on(monkeypatch):
+    model, notes, failed = models.network("qwen2"), [], []
+
+    def step(tokens):
+        if not memory.is_checkpointing(model):
+            failed.append(tokens)
+            raise torch.OutOfMemoryError("out of memory")
+        return tokens
+
+    budget = memory.Budget(notes.append, most=40)
+    assert budget.run(model, [30, 9, 2, 1], step, lambda: None) == 30
+    assert failed == [40, 30]
+    assert "gradient checkpointing" in notes[-1]
+    monkeypatch.setattr(memory, "free", lambda device: 1 << 16)
+    again = models.network("qwen2")
+    memory.Budget(notes.append).fit(again, 30)
+    assert memory.is_checkpointing(again)
+
+
+def test_an_error_that_is_not_for_want_of_memory_is_told():
+    def step(tokens):
+        raise RuntimeError("shapes")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        memory.Budget(tokens=9).run(models.network("qwen2"), [3], step, lambda: None)
