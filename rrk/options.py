@@ -67,6 +67,24 @@ Dtype = Annotated[
         "'float32', 'bfloat16', 'float16'.",
     ),
 ]
+RayAddress = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--ray-address",
+        metavar="ADDRESS",
+        envvar="RAY_ADDRESS",
+        help="With --engine ray: the cluster, as host:6379 or auto. [default: a local one, for this run]",
+    ),
+]
+NumGpus = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(
+        "--num-gpus",
+        metavar="G",
+        min=0,
+        help="With --engine ray: GPUs a worker; each loads the model once. [default: 1 where the cluster has any]",
+    ),
+]
 Folder = Annotated[
     str,
     typer.Option("--output", "-o", metavar="DIR", help="The folder to make; complete when it holds rrk.json."),
@@ -109,3 +127,29 @@ def content(path: str | None) -> str:
             return file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def cluster(
+    stage: str,
+    make,
+    address: str | None,
+    quiet: bool,
+    cpus: int | None = None,
+    gpus: float | None = 0,
+    ahead: int = 0,
+):
+    """The work of `--engine ray`: make(cores) on every node, and what the user must know of it on standard error."""
+    import os
+
+    from rrk.cluster import Cluster
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody unless the user says so
+    # Results depend on some of these; Ray would set the threads by itself.
+    passed_on = [name for name in os.environ if name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "HF_HUB_OFFLINE")]
+
+    def say(text: str) -> None:
+        if not quiet:
+            typer.echo(f"rrk {stage}: {text}", err=True)
+
+    environment = {name: os.environ[name] for name in passed_on}
+    return Cluster(make, address, cpus, gpus, ahead, environment, say)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Optional
+from functools import partial
+from typing import Annotated, Any, Optional
 
 import typer
 
 from rrk import options
-from rrk.errors import Unjudged, UsageError
+from rrk.errors import RrkError, Unjudged, UsageError
 
 # An earlier verdict's words that this one may not have, and that must not stay beside it.
 EARLIER = ("reason", "integrity", "tests_passed", "tests_total", "pass_share", "failed_case")
@@ -94,6 +95,13 @@ def execute(
             help="Python packages (a site-packages folder) that programs and tests may import. [default: the standard library]",
         ),
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine", metavar="local|ray", help="This machine; or every node of a Ray cluster (-j: cores of each)."
+        ),
+    ] = "local",
+    ray_address: options.RayAddress = None,
     output: options.Output = "-",
     resume: options.Resume = False,
     force: options.Force = False,
@@ -118,11 +126,16 @@ def execute(
     --evidence takes rows {task_id, tests: ["assert f(1) == 2", ...]}, {task_id, samples: [...]} (what a model wrote when
     asked for tests, as CodeT's) or {task_id, inputs: ["(1, 2)", ...]}, for `rrk rerank --method codet|mbr-exec|b4`.
 
+    --engine ray runs the same on all nodes of a cluster (extra `ray`), batches of a problem together, and gives the rows of a
+    local run. Each node uses its own jail, and the field `sandbox` says which; one that cannot jail is left out. What ran on a
+    worker or node that dies is run again on another.
+
     \b
     Examples:
       rrk execute -p problems.jsonl candidates.jsonl > verdicts.jsonl
       rrk sample problems.jsonl -m MODEL -n 20 | rrk execute -p problems.jsonl -j 16 | rrk mine > pairs.jsonl
       rrk execute -p problems.jsonl --evidence generated_tests.jsonl candidates.jsonl -o evidence.jsonl
+      rrk execute -p problems.jsonl candidates.jsonl --engine ray --ray-address auto -o verdicts.jsonl --resume
       rrk execute -p problems.jsonl --cache ~/.cache/rrk/verdicts --repeat 3 -o verdicts.jsonl --resume candidates.jsonl
     """
     from rrk import manifest, stage
@@ -131,6 +144,10 @@ def execute(
 
     if sandbox not in ("auto", "none", *ENGINES):
         raise UsageError(f"--sandbox {sandbox}: give auto, none, {' or '.join(ENGINES)}")
+    if engine not in ("local", "ray"):
+        raise UsageError(f"--engine {engine}: give local or ray")
+    if engine == "ray" and sandbox in ENGINES:
+        raise UsageError(f"--engine ray uses the nodes' own jails: leave out --sandbox {sandbox}")
     if evidence and repeat > 1:
         raise UsageError("--repeat and --evidence do not go together")
     for path in (*(problems or ()), *(evidence or ()), *(packages or ())):
@@ -156,28 +173,22 @@ def execute(
             "--all-tests": all_tests or None,
         }
         flags |= {"--each-timeout": each_timeout if evidence else None}
-        work: Container | _Work | _Extracted = Container(
-            sandbox, flags, problems or [], evidence or [], sandboxes or []
-        )
+        work: Any = Container(sandbox, flags, problems or [], evidence or [], sandboxes or [])
+        if extract:
+            work = _Extracted(work, known)
     else:
-        work = _Work(
-            known,
-            generated,
-            each_timeout,
-            {
-                "jobs": cores,
-                "level": sandbox,
-                "repeat": repeat,
-                "cache": None if no_cache else cache,
-                "sandboxes": sandboxes or [],
-                "packages": [os.path.realpath(path) for path in packages or ()],
-                "timeout": timeout,
-                "memory_mb": memory,
-                "all_tests": all_tests,
-            },
-        )
-    if extract:
-        work = _Extracted(work, known)
+        settings = {
+            "level": sandbox,
+            "repeat": repeat,
+            "cache": None if no_cache else cache,
+            "sandboxes": sandboxes or [],
+            "packages": [os.path.realpath(path) for path in packages or ()],
+            "timeout": timeout,
+            "memory_mb": memory,
+            "all_tests": all_tests,
+        }
+        make = partial(_work, known, generated, each_timeout, settings, extract)
+        work = options.cluster("execute", make, ray_address, quiet, jobs) if engine == "ray" else make(cores)
     summary = stage.run(
         "execute",
         inputs or [],
@@ -206,6 +217,12 @@ def execute(
         raise Unjudged(f"no evidence could be gathered from {lacking} of {summary.rows} rows; see 'evidence.error'")
 
 
+def _work(known, generated, each_s: float, settings: dict, extract: bool, cores: int):
+    """What judges rows on so many cores, here or on a node of a cluster."""
+    work = _Work(known, generated, each_s, {"jobs": cores, **settings})
+    return _Extracted(work, known) if extract else work
+
+
 class _Work:
     """Rows through the judge; `figures` goes into the summary line."""
 
@@ -213,6 +230,16 @@ class _Work:
         self._known, self._generated, self._each_s, self._settings = known, generated, each_s, settings
         self.figures: dict[str, int] = {}
         self.notes: list[str] = []
+
+    def check(self) -> None:
+        """RrkError where this machine cannot judge, as it is."""
+        from rrk.sandbox.judge.judge import Judge
+        from rrk.sandbox.verdict import Job
+
+        with Judge(**{**self._settings, "jobs": 1, "repeat": 1, "cache": None}) as judge:
+            [found] = judge.judge([Job("py", "", "a = 1\n", "assert a == 1\n", full=True)])
+        if found.passed is not True:
+            raise RrkError(found.stderr or found.status)
 
     def __call__(self, items):
         from collections import deque
@@ -266,6 +293,9 @@ class _Extracted:
 
         self._work = work
         self._programs = Programs(lambda row: known.problem(row).entry_point, FOUND_OUT)
+
+    def check(self) -> None:
+        self._work.check()
 
     @property
     def figures(self) -> dict:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Optional
 
 import typer
@@ -57,6 +59,11 @@ def rerank(
             help="Tokens a batch; halved when memory runs out. [default: 4096 on a CPU, 65536 on a GPU]",
         ),
     ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="local|ray", help="This machine; or every node of a Ray cluster.")
+    ] = "local",
+    ray_address: options.RayAddress = None,
+    num_gpus: options.NumGpus = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     seed: options.Seed = 0,
@@ -95,14 +102,17 @@ def rerank(
       rrk rerank candidates.jsonl --method ngram --top 1 > best.jsonl
       rrk rerank candidates.jsonl --method b4 --ties ngram -o ranked.jsonl
       rrk rerank candidates.jsonl -m runs/reranker --top 1 --min-confidence 0.8 > sure.jsonl
+      rrk rerank candidates.jsonl -m runs/reranker --engine ray --ray-address auto -o ranked.jsonl --resume
     """
     import sys
 
     from rrk import checkpoints, jsonl, manifest, stage
     from rrk import rows as fields
     from rrk.errors import RowError
-    from rrk.reranking.methods import METHODS, places, rank
+    from rrk.reranking.methods import METHODS
 
+    if engine not in ("local", "ray"):
+        raise UsageError(f"--engine {engine}: give local or ray")
     if method not in METHODS:
         raise UsageError(f"--method {method}: choose one of {', '.join(METHODS)}")
     chosen = METHODS[method]
@@ -114,8 +124,7 @@ def rerank(
     if min_confidence is not None and method not in ("reward", "fused"):
         raise UsageError(f"--min-confidence needs a calibrated score: reward or fused, not {method}")
     second = METHODS.get(ties) if ties else None
-    order = second.score if second else None
-    if ties and order is None:
+    if ties and (second is None or second.score is None):
         able = ", ".join(name for name, found in METHODS.items() if found.score)
         raise UsageError(f"--ties {ties}: choose one of {able}")
     if ties and min_confidence is not None:
@@ -127,63 +136,24 @@ def rerank(
     def note(text: str) -> None:
         print(f"rrk rerank: {text}", file=sys.stderr, flush=True)
 
-    if method == "reward":
-        from rrk.generation import threads
-        from rrk.reranking.scorer import Scorer, question
-
-        scorer = Scorer.load(str(model), device, dtype, budget=token_budget, note=note)
-        if not options.own_threads():
-            threads.fit(scorer.model)
-        if min_confidence is not None:
-            scorer.probability([])
-
-        def scores_of(problem):
-            # One problem at a time: batches of several would make the last bits depend on where a run was cut.
-            return scorer.score(*question(problem))
-
-    elif method == "fused":
-        from rrk.reranking.fusion import Fusion
-
-        fusion = Fusion.load(str(model))
-
-        def scores_of(problem):
-            return fusion.score(problem)
-
+    make = partial(
+        _Work,
+        method=method,
+        model=model,
+        ties=ties,
+        top=top,
+        min_confidence=min_confidence,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        budget=token_budget,
+        fit_threads=not options.own_threads(),
+    )
+    if engine == "ray":
+        gpus = (0 if device == "cpu" else num_gpus) if method == "reward" else 0
+        work: Any = options.cluster("rerank", make, ray_address, quiet, gpus=gpus)
     else:
-
-        def scores_of(problem):
-            return chosen.score(problem, seed)  # type: ignore[misc]
-
-    class Work:
-        """One problem after another; counts for the summary line."""
-
-        abstained = 0
-
-        @property
-        def figures(self) -> dict[str, Any]:
-            figures: dict[str, Any] = {"abstained": self.abstained} if min_confidence is not None else {}
-            if method == "reward":
-                figures |= {name: count for name, count in scorer.renderer.cuts.items() if count and name != "programs"}
-                figures["dtype"] = scorer.dtype
-            return figures
-
-        def __call__(self, items):
-            for problem in items:
-                scores = scores_of(problem)
-                if order is not None:
-                    scores = places(scores, order(problem, seed))
-                yield self.ranked(problem, scores)
-
-        def ranked(self, problem, scores):
-            out = rank(problem, scores, seed=seed, method=method)
-            if min_confidence is not None:
-                sure = scorer.probability(scores) if method == "reward" else scores
-                out = [{**row, "confidence": value} for row, value in zip(out, sure, strict=True)]
-                if max(sure) < min_confidence:
-                    self.abstained += 1
-                    if top is not None:
-                        return []
-            return [row for row in out if top is None or row["rank"] <= top]
+        work = make(note=note)
 
     prompts = {}
     for row in jsonl.read(problems or []):
@@ -217,8 +187,89 @@ def rerank(
             "seed": seed,
             "dtype": dtype,
         },
-        work=Work(),
+        work=work,
         unit="problem",
         validate=validate,
         unsorted=unsorted,
     )
+    if engine == "ray":
+        for text in work.notes:
+            note(text)
+
+
+class _Work:
+    """One problem after another; counts for the summary line. Loads its model when it is made."""
+
+    def __init__(
+        self,
+        cores: int | None = None,
+        *,
+        method: str,
+        model: str | None,
+        ties: str | None,
+        top: int | None,
+        min_confidence: float | None,
+        seed: int,
+        device: str,
+        dtype: str,
+        budget: int | None,
+        fit_threads: bool,
+        note: Callable[[str], None] | None = None,
+    ) -> None:
+        from rrk.reranking.methods import METHODS
+
+        self.abstained = 0
+        self.notes: list[str] = []
+        self._method, self._top, self._least, self._seed = method, top, min_confidence, seed
+        self._ties = METHODS[ties].score if ties else None
+        self._scorer: Any = None
+        self._scores: Callable[[Any], list[float]]
+        if method == "reward":
+            from rrk.generation import threads
+            from rrk.reranking.scorer import Scorer, question
+
+            self._scorer = Scorer.load(str(model), device, dtype, budget=budget, note=note or self.notes.append)
+            if fit_threads:
+                threads.fit(self._scorer.model)
+            if min_confidence is not None:
+                self._scorer.probability([])
+            # One problem at a time: batches of several would make the last bits depend on where a run was cut.
+            self._scores = lambda problem: self._scorer.score(*question(problem))
+        elif method == "fused":
+            from rrk.reranking.fusion import Fusion
+
+            self._scores = Fusion.load(str(model)).score
+        else:
+            score = METHODS[method].score
+            self._scores = lambda problem: score(problem, seed)  # type: ignore[misc]
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        figures: dict[str, Any] = {"abstained": self.abstained} if self._least is not None else {}
+        if self._scorer is not None:
+            cuts = self._scorer.renderer.cuts.items()
+            figures |= {name: count for name, count in cuts if count and name != "programs"}
+            figures["dtype"] = self._scorer.dtype
+        return figures
+
+    def __call__(self, items):
+        from rrk.reranking.methods import places
+
+        for problem in items:
+            scores = self._scores(problem)
+            if self._ties is not None:
+                scores = places(scores, self._ties(problem, self._seed))
+            yield self._ranked(problem, scores)
+
+    def _ranked(self, problem, scores):
+        from rrk.reranking.methods import rank
+
+        out = rank(problem, scores, seed=self._seed, method=self._method)
+        if self._least is not None:
+            sure = self._scorer.probability(scores) if self._scorer is not None else scores
+            out = [{**row, "confidence": value} for row, value in zip(out, sure, strict=True)]
+            if max(sure) < self._least:
+                self.abstained += 1
+                if self._top is not None:
+                    return []
+        return [row for row in out if self._top is None or row["rank"] <= self._top]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from functools import partial
+from typing import Annotated, Any, Optional
 
 import typer
 
 from rrk import options
 from rrk.errors import UsageError
+
+AHEAD = 64  # problems that a worker of a cluster has in hand: rows are filled from all of them
 
 
 def sample(
@@ -40,7 +43,9 @@ def sample(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="FILE", help="--chat: what is asked, with {prompt} and {language}. [default: ours]"),
     ] = None,
-    engine: Annotated[str, typer.Option(metavar="transformers|openai", help="Here, or on a server.")] = "transformers",
+    engine: Annotated[
+        str, typer.Option(metavar="transformers|ray|openai", help="Here, on a cluster, or on a server.")
+    ] = "transformers",
     base_url: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -61,6 +66,8 @@ def sample(
             "--exact/--fast", help="No bit depends on what is drawn together. [default: exact for small models]"
         ),
     ] = None,
+    ray_address: options.RayAddress = None,
+    num_gpus: options.NumGpus = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     seed: options.Seed = 0,
@@ -85,6 +92,8 @@ def sample(
     a command line can be read by everybody on the machine. logprob is null where it sends none, and
     is the server's notion of it otherwise (vLLM: of the plain model, as here).
 
+    --engine ray loads the model on every node of a Ray cluster (extra `ray`), once for each GPU, and shares out the problems.
+
     --chat asks through the model's chat template (a server: /chat/completions). The program is taken out of the answer: the
     fenced block that defines the function, with the prompt's imports before it, `completion_kind: full`. The answer stays in
     `response`, and logprob and tokens are the whole answer's. Base models want no --chat.
@@ -97,10 +106,10 @@ def sample(
       rrk sample problems.jsonl -m runs/sft -n 1 --temperature 0 | rrk execute -p problems.jsonl
       rrk sample problems.jsonl -m Qwen/Qwen2.5-Coder-0.5B-Instruct --chat -n 1 --temperature 0 --max-tokens 512
       rrk sample problems.jsonl -m deepseek-coder --engine openai --base-url http://localhost:8000/v1 -j 32 -o out.jsonl
+      rrk sample problems.jsonl -m runs/sft --engine ray --ray-address auto -o candidates.jsonl
       rrk sample problems.jsonl -m runs/sft --for tests -n 50 -o generated_tests.jsonl
     """
     import os
-    from functools import partial
 
     from rrk import checkpoints, manifest, stage
     from rrk.generation import tasks
@@ -134,17 +143,10 @@ def sample(
             typer.echo(f"rrk sample: {text}", err=True)
 
     # Loaded with the first problem: a missing input or a finished output should not cost a model's loading.
-    if engine == "transformers":
+    own = engine in ("transformers", "ray")
+    if own:
         checkpoints.check(model)
-
-        def start():
-            from rrk.generation import local, threads
-
-            engine = local.Engine(order, device, dtype, rows, exact, say)
-            if not options.own_threads():
-                threads.fit(engine.model)
-            return engine
-
+        start: Any = partial(_engine, order, device, dtype, rows, exact, not options.own_threads())
     elif engine == "openai":
         if not base_url:
             raise UsageError("--engine openai needs --base-url, as http://localhost:8000/v1")
@@ -152,13 +154,49 @@ def sample(
 
         start = partial(openai.Engine, order, base_url, os.environ.get("OPENAI_API_KEY"), jobs, request_timeout, say)
     else:
-        raise UsageError("--engine is 'transformers' or 'openai' (vLLM: run `vllm serve MODEL` and use openai)")
-    where = {"dtype": dtype, "checkpoint": manifest.digest(model)} if engine == "transformers" else {"url": base_url}
+        raise UsageError("--engine is 'transformers', 'ray', or 'openai' (vLLM: run `vllm serve MODEL` and use openai)")
+    work: Any
+    if engine == "ray":
+        gpus = 0 if device == "cpu" else num_gpus
+        work = options.cluster("sample", partial(_Work, order, start), ray_address, quiet, gpus=gpus, ahead=AHEAD)
+    else:
+        work = tasks.Work(order, partial(start, say=say) if own else start)
+    # The same model in the same way: on a cluster too.
+    where = {"dtype": dtype, "checkpoint": manifest.digest(model)} if own else {"url": base_url}
     stage.run(
         "sample",
         inputs or [],
         options.io(output, resume, limit, shard, quiet, json, force),
-        params={**vars(order), "engine": engine, **where},
-        work=tasks.Work(order, start),
+        params={**vars(order), "engine": "transformers" if own else engine, **where},
+        work=work,
         validate=partial(tasks.validate, order=order),
     )
+    for note in getattr(work, "notes", ()):
+        say(note)
+
+
+def _engine(order, device: str, dtype: str, rows: int | None, exact: bool | None, fit_threads: bool, say):
+    """The model in this process."""
+    from rrk.generation import local, threads
+
+    engine = local.Engine(order, device, dtype, rows, exact, say)
+    if fit_threads:
+        threads.fit(engine.model)
+    return engine
+
+
+class _Work:
+    """What draws programs on a node of a cluster; `notes` are what the user should know."""
+
+    def __init__(self, order, start, cores: int) -> None:
+        from rrk.generation import tasks
+
+        self.notes: list[str] = []
+        self._work = tasks.Work(order, partial(start, say=self.notes.append))
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        return self._work.figures
+
+    def __call__(self, items):
+        return self._work(items)
