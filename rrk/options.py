@@ -85,6 +85,20 @@ NumGpus = Annotated[
         help="With --engine ray: GPUs a worker; each loads the model once. [default: 1 where the cluster has any]",
     ),
 ]
+ReportTo = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--report-to",
+        metavar="wandb|trackio|tensorboard",
+        help="Watch the run there (its package must be installed); may be repeated.",
+    ),
+]
+PushToHub = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--push-to-hub", metavar="OWNER/NAME", help="When done, upload the folder; a new repository is private."
+    ),
+]
 Folder = Annotated[
     str,
     typer.Option("--output", "-o", metavar="DIR", help="The folder to make; complete when it holds rrk.json."),

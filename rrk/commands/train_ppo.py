@@ -90,6 +90,7 @@ def train_ppo(
     seed: shared.Seed = 0,
     resume: shared.Resume = False,
     limit: shared.Limit = None,
+    push_to_hub: shared.PushToHub = None,
     quiet: shared.Quiet = False,
 ):
     """Train a generator with PPO so that a reranker scores its programs higher, held to the SFT model by a KL penalty.
@@ -114,12 +115,14 @@ def train_ppo(
 
     from rrk import checkpoints, jsonl, rows
 
+    from rrk.generation import hub, processes
+
+    hub.check(push_to_hub)
     checkpoints.check(model)
     checkpoints.check(reranker, "--reranker")
     import torch
 
     from rrk.errors import Terminated
-    from rrk.generation import processes
     from rrk.ppo.options import PpoOptions
     from rrk.ppo.probe import Probe
     from rrk.ppo.trainer import train_ppo as train
@@ -183,3 +186,4 @@ def train_ppo(
     if "peak_memory" in last:
         line += f", {last['peak_memory'] / 1e9:.1f} GB at most"
     note(line + (f"; {figures['stopped']}" if figures["stopped"] else ""))
+    hub.push(output, push_to_hub, note)

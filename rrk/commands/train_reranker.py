@@ -84,6 +84,8 @@ def train_reranker(
         Optional[int],  # noqa: UP045
         typer.Option("--limit", metavar="N", help="Only the first N pairs."),
     ] = None,
+    report_to: shared.ReportTo = None,
+    push_to_hub: shared.PushToHub = None,
     quiet: shared.Quiet = False,
 ) -> None:
     """Train a reranker on pairs (Bradley-Terry, TRL's RewardTrainer); the best by within-problem AUC is kept.
@@ -104,7 +106,7 @@ def train_reranker(
     from dataclasses import fields
 
     from rrk import checkpoints, jsonl, manifest
-    from rrk.generation import processes, runs
+    from rrk.generation import hub, processes, reports, runs
     from rrk.progress import Progress
     from rrk.reranking import pairs as data
     from rrk.reranking import record, training
@@ -123,9 +125,12 @@ def train_reranker(
         if not quiet:
             print(f"rrk train-reranker: {text}", file=sys.stderr, flush=True)
 
+    reports.check(report_to or ())
+    hub.check(push_to_hub)
     checkpoints.check(model)
     if manifest.complete(output, params) and record.read(output) is not None:
         note(f"{output} is complete; nothing to do")
+        hub.push(output, push_to_hub, note)
         return
     given_pairs = list(itertools.islice(jsonl.read(inputs), limit))
     for pair in given_pairs:
@@ -133,7 +138,7 @@ def train_reranker(
     pairs, problems = data.split(given_pairs, list(jsonl.read([dev])) if dev else None, dev_share, seed, note)
     held_out = _dev(problems) if problems else None
     asked = Stopping()
-    with Progress("train-reranker", unit="steps", quiet=quiet) as progress:
+    with Progress("train-reranker", unit="steps", quiet=quiet) as progress, reports.session(report_to or ()):
 
         def on_step(step, of, figures):
             progress.total = of
@@ -153,6 +158,7 @@ def train_reranker(
             should_stop=asked,
             on_step=on_step,
             note=note,
+            report=report_to or (),
         )
     if result is None:
         raise asked.error(output)
@@ -180,6 +186,7 @@ def train_reranker(
             f"{found['below_median_positive']} of {found['hard_negatives']} hard negatives now below the median positive"
         )
     note(", ".join([*told, *runs.effort_text(figures)]))
+    hub.push(output, push_to_hub, note)
 
 
 def _dev(problems):

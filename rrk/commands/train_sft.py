@@ -48,6 +48,8 @@ def train_sft(
     seed: shared.Seed = 0,
     resume: shared.Resume = False,
     limit: shared.Limit = None,
+    report_to: shared.ReportTo = None,
+    push_to_hub: shared.PushToHub = None,
     quiet: shared.Quiet = False,
 ) -> None:
     """Fine-tune a code model on correct solutions (TRL's SFTTrainer; loss on the solution only, which ends with EOS).
@@ -70,7 +72,7 @@ def train_sft(
 
     from rrk import checkpoints, jsonl, manifest, rows
     from rrk.errors import RowError
-    from rrk.generation import processes, runs
+    from rrk.generation import hub, processes, reports, runs
     from rrk.progress import Progress
     from rrk.stopping import Stopping
 
@@ -85,9 +87,12 @@ def train_sft(
     chosen = sft.SftOptions(**{f.name: given[f.name] for f in fields(sft.SftOptions)})
     extra = {"rows": inputs, "model": model, "limit": limit, "unverified": unverified}
     params = {**vars(chosen), **extra}
+    reports.check(report_to or ())
+    hub.check(push_to_hub)
     checkpoints.check(model)
     if manifest.complete(output, params):
         note(f"{output} is complete; nothing to do")
+        hub.push(output, push_to_hub, note)
         return
     read = list(itertools.islice(jsonl.read(inputs), limit))
     for row in read:
@@ -100,14 +105,23 @@ def train_sft(
     if wrong := sum("passed" in row and row["passed"] is not True for row in read):
         note(f"{wrong} of {len(read)} rows did not pass and are left out")
     asked = Stopping()
-    with Progress("train-sft", unit="steps", quiet=quiet) as progress:
+    with Progress("train-sft", unit="steps", quiet=quiet) as progress, reports.session(report_to or ()):
 
         def on_step(step, of, figures):
             progress.total = of
             progress.advance(step - progress.done, f"loss {figures['loss']:.3f}" if "loss" in figures else "")
 
         figures = sft.train(
-            read, model, output, chosen, params=extra, resume=resume, should_stop=asked, on_step=on_step, note=note
+            read,
+            model,
+            output,
+            chosen,
+            params=extra,
+            resume=resume,
+            should_stop=asked,
+            on_step=on_step,
+            note=note,
+            report=report_to or (),
         )
     if figures is None:
         raise asked.error(output)
@@ -116,3 +130,4 @@ def train_sft(
     manifest.write(output, command="train-sft", params=params, inputs=[*inputs, model], seed=seed, figures=figures)
     told = [f"{figures['examples']} solutions, {figures['steps']} steps, {runs.loss_text(figures['loss'])}"]
     note(", ".join([*told, *runs.effort_text(figures)]))
+    hub.push(output, push_to_hub, note)

@@ -14,7 +14,7 @@ from typing import Any
 
 from rrk import jsonl
 from rrk.errors import UsageError
-from rrk.generation import processes
+from rrk.generation import processes, reports
 
 RUN = "rrk_run.json"  # parameters of a run that has not ended
 CHECKPOINTS = "checkpoints"
@@ -56,8 +56,8 @@ def end(out: Path) -> None:
         (out / RUN).unlink(missing_ok=True)
 
 
-def settings(seed: int) -> dict[str, Any]:
-    """The Trainer arguments that no stage chooses: where it runs, what seeds it, how it logs, when it saves."""
+def settings(seed: int, report: Sequence[str] = (), out: Path | None = None) -> dict[str, Any]:
+    """The Trainer arguments that no stage chooses: where it runs, what seeds it, how and where it logs, when it saves."""
     import torch
 
     gpu = torch.cuda.is_available()
@@ -68,8 +68,8 @@ def settings(seed: int) -> dict[str, Any]:
         "data_seed": seed,
         "save_strategy": "steps",
         "logging_steps": 10,
-        "report_to": "none",
         "disable_tqdm": True,
+        **reports.arguments(report, out),
     }
 
 

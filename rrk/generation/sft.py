@@ -21,7 +21,7 @@ import torch
 
 from rrk import rows as fields
 from rrk.errors import RowError, RrkError, UsageError
-from rrk.generation import logprobs, memory, processes, runs
+from rrk.generation import logprobs, memory, processes, reports, runs
 from rrk.generation.models import encode_prompt, load, training_attention
 
 
@@ -115,6 +115,7 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     on_step: runs.OnStep = lambda step, of, figures: None,
     note: Callable[[str], None] = lambda text: None,
+    report: Sequence[str] = (),
 ) -> dict[str, Any] | None:
     """Train and write everything but rrk.json; the figures. None if `should_stop` ended it (a checkpoint is there).
 
@@ -132,7 +133,7 @@ def train(
         raise RrkError(f"nothing to learn from: {dict(left) or 'no rows'}; rows need a completion that passed")
     weights = sum(p.numel() for p in model.parameters())
     lr = options.lr or runs.learning_rate(DEFAULT_LR, weights, bool(options.lora_r))
-    trainer = _trainer(model, tokenizer, data, options, lr, out, should_stop, on_step, note)
+    trainer = _trainer(model, tokenizer, data, options, lr, out, should_stop, on_step, note, report)
     if options.lora_r and options.bf16:
         runs.narrow(trainer.model)
     runs.claim(out, claimed)
@@ -174,7 +175,7 @@ def _rows(batch: dict[str, torch.Tensor], chosen: Sequence[int]) -> dict[str, to
     return {name: grid[chosen, :width] for name, grid in batch.items()}
 
 
-def _trainer(model, tokenizer, data, options: SftOptions, lr: float, out: Path, should_stop, on_step, note):
+def _trainer(model, tokenizer, data, options: SftOptions, lr: float, out: Path, should_stop, on_step, note, report):
     from datasets import Dataset
     from transformers import PrinterCallback
     from transformers import Trainer as BareTrainer
@@ -253,7 +254,7 @@ def _trainer(model, tokenizer, data, options: SftOptions, lr: float, out: Path, 
         bf16=options.bf16,
         save_steps=options.save_every,
         save_total_limit=1,
-        **runs.settings(options.seed),
+        **runs.settings(options.seed, report, out),
         **more,
     )
     model.train()
@@ -264,7 +265,7 @@ def _trainer(model, tokenizer, data, options: SftOptions, lr: float, out: Path, 
         train_dataset=Dataset.from_list(data),
         processing_class=tokenizer,
         peft_config=runs.adapters(options.lora_r, "CAUSAL_LM"),
-        callbacks=[runs.watch(should_stop, on_step)],
+        callbacks=[runs.watch(should_stop, on_step), *reports.callbacks(report, out)],
     )
     trainer.remove_callback(PrinterCallback)  # writes to standard output
     return trainer

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from rrk.errors import RrkError, UsageError
-from rrk.generation import memory, packing, processes, runs
+from rrk.generation import memory, packing, processes, reports, runs
 from rrk.reranking import finishing, network, record
 from rrk.reranking.finishing import Agreement, Dev, Result
 from rrk.reranking.pairs import Collator, cut, groups
@@ -91,6 +91,7 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     on_step: runs.OnStep = lambda step, of, figures: None,
     note: Note = lambda text: None,
+    report: Sequence[str] = (),
 ) -> Result | None:
     """Train and write everything but rrk.json into `out`. None if `should_stop` ended it: a checkpoint is there for --resume.
 
@@ -139,7 +140,7 @@ def train(
         note(f"{out}: trained, and its weights are saved; what was left to do is done now")
         history = finishing.History.read(checkpoint)
         return finishing.finish(out, rendering, scorer.device, dev, history, figures, note)[0]
-    trainer = _trainer(model, tokenizer, examples, scorer, options, lr, out, dev, should_stop, on_step)
+    trainer = _trainer(model, tokenizer, examples, scorer, options, lr, out, dev, should_stop, on_step, report)
     _check_reading(trainer, scorer, base)
     if options.lora_r and options.bf16:
         runs.narrow(trainer.model)
@@ -163,6 +164,7 @@ def _trainer(
     dev,
     should_stop,
     on_step,
+    report,
 ):
     from datasets import Dataset
     from transformers import EarlyStoppingCallback, PrinterCallback
@@ -260,7 +262,7 @@ def _trainer(
 
     micro, passes = processes.split(options.batch_size, options.micro_batch)
     evaluation: dict[str, Any] = {}
-    callbacks: list[Any] = [runs.watch(should_stop, on_step, last_look=dev is not None)]
+    callbacks = [runs.watch(should_stop, on_step, last_look=dev is not None), *reports.callbacks(report, out)]
     if dev is not None:
         every = options.eval_every
         evaluation = {
@@ -293,7 +295,7 @@ def _trainer(
         max_length=None,
         bf16=options.bf16,
         save_total_limit=2,
-        **runs.settings(options.seed),
+        **runs.settings(options.seed, report, out),
         **evaluation,
     )
     head = "classifier" if scorer.renderer.encoder else "score"
