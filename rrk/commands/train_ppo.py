@@ -115,14 +115,12 @@ def train_ppo(
 
     from rrk import checkpoints, jsonl, rows
 
-    from rrk.generation import hub, processes
-
-    hub.check(push_to_hub)
     checkpoints.check(model)
     checkpoints.check(reranker, "--reranker")
     import torch
 
     from rrk.errors import Terminated
+    from rrk.generation import hub, processes
     from rrk.ppo.options import PpoOptions
     from rrk.ppo.probe import Probe
     from rrk.ppo.trainer import train_ppo as train
@@ -130,6 +128,7 @@ def train_ppo(
     from rrk.reranking.scorer import Question, Scorer
     from rrk.stopping import Stopping
 
+    hub.check(push_to_hub)
     chosen = PpoOptions(**{f.name: given[f.name] for f in fields(PpoOptions)})
     chosen.check()
     quiet = quiet or not processes.first()
