@@ -79,7 +79,7 @@ def test_each_method_puts_the_right_candidate_first(rrk, method):
 
 
 def test_every_method_is_tested_and_in_the_help(rrk):
-    assert set(EXPECTED) | {"reward", "fused"} == set(METHODS)
+    assert set(EXPECTED) | {"reward", "likelihood", "fused"} == set(METHODS)
     text = rrk("rerank", "--help").stdout.decode()
     assert all(f"\n    {name} " in text or f"\n  {name} " in text for name in METHODS)
 
@@ -184,9 +184,10 @@ def test_abstention_adds_confidence_and_drops_unsure_problems_from_the_top(rrk, 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--method", "best"], "choose one of reward, logprob-sum"),
+        (["--method", "best"], "choose one of reward, likelihood, logprob-sum"),
         ([], "needs -m"),
         (["--method", "fused"], "needs -m"),
+        (["--method", "likelihood"], "needs -m MODEL"),
         (["--method", "codet", "-m", "x"], "uses no model"),
         (["--method", "codet", "--min-confidence", "0.5"], "calibrated"),
         (["-m", "./nowhere"], "no such folder"),

@@ -20,7 +20,7 @@ def rerank(
             "--model",
             "-m",
             metavar="RERANKER",
-            help="reward: a folder of `rrk train-reranker`, a LoRA folder, or any one-label classifier; fused: a file of `rrk train-fusion`.",
+            help="reward: a folder of `rrk train-reranker`, a LoRA folder, or any one-label classifier; likelihood: any code model that generates; fused: a file of `rrk train-fusion`.",
         ),
     ] = None,
     method: Annotated[str, typer.Option("--method", help="See above.")] = "reward",
@@ -81,6 +81,7 @@ def rerank(
     \b
     Methods, and the fields they need besides task_id and completion (or solution):
       reward        a trained reranker (-m); reads `prompt` and the program
+      likelihood    mean log-probability a token under a code model (-m), whoever wrote the program; `prompt`
       logprob-sum   log-probability of the program (Chen et al. 2021, arXiv 2107.03374); `logprob`
       logprob-mean  ... a token (same paper); `logprob`, `tokens`
       majority      candidates with the same text (Wang et al. 2022, arXiv 2203.11171)
@@ -116,11 +117,15 @@ def rerank(
     if method not in METHODS:
         raise UsageError(f"--method {method}: choose one of {', '.join(METHODS)}")
     chosen = METHODS[method]
-    if method in ("reward", "fused") and model is None:
-        made = "DIR of `rrk train-reranker`" if method == "reward" else "FILE of `rrk train-fusion`"
-        raise UsageError(f"--method {method} needs -m {made}; without any model: --method ngram")
-    if method not in ("reward", "fused") and model is not None:
-        raise UsageError(f"--method {method} uses no model; leave out -m, or choose reward or fused")
+    models = {
+        "reward": "DIR of `rrk train-reranker`",
+        "likelihood": "MODEL, any that generates",
+        "fused": "FILE of `rrk train-fusion`",
+    }
+    if method in models and model is None:
+        raise UsageError(f"--method {method} needs -m {models[method]}; without any model: --method ngram")
+    if method not in models and model is not None:
+        raise UsageError(f"--method {method} uses no model; leave out -m, or choose {', '.join(models)}")
     if min_confidence is not None and method not in ("reward", "fused"):
         raise UsageError(f"--min-confidence needs a calibrated score: reward or fused, not {method}")
     second = METHODS.get(ties) if ties else None
@@ -150,7 +155,7 @@ def rerank(
         fit_threads=not options.own_threads(),
     )
     if engine == "ray":
-        gpus = (0 if device == "cpu" else num_gpus) if method == "reward" else 0
+        gpus = (0 if device == "cpu" else num_gpus) if method in _READ else 0
         work: Any = options.cluster("rerank", make, ray_address, quiet, gpus=gpus)
     else:
         work = make(note=note)
@@ -197,6 +202,9 @@ def rerank(
             note(text)
 
 
+_READ = ("reward", "likelihood")  # programs are read by a neural network
+
+
 class _Work:
     """One problem after another; counts for the summary line. Loads its model when it is made."""
 
@@ -224,11 +232,12 @@ class _Work:
         self._ties = METHODS[ties].score if ties else None
         self._scorer: Any = None
         self._scores: Callable[[Any], list[float]]
-        if method == "reward":
+        if method in _READ:
             from rrk.generation import threads
             from rrk.reranking.scorer import Scorer, question
 
-            self._scorer = Scorer.load(str(model), device, dtype, budget=budget, note=note or self.notes.append)
+            how: Any = {"budget": budget, "note": note or self.notes.append, "likelihood": method == "likelihood"}
+            self._scorer = Scorer.load(str(model), device, dtype, **how)
             if fit_threads:
                 threads.fit(self._scorer.model)
             if min_confidence is not None:

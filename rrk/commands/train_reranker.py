@@ -73,8 +73,11 @@ def train_reranker(
     ] = 2048,
     pooling: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="last (decoders), cls or mean (encoders). [default: last; cls]"),
+        typer.Option(
+            help="last or likelihood (decoders), cls or mean (encoders). likelihood: the score is the generator's mean log-probability of the program. [default: last; cls]"
+        ),
     ] = None,
+    beta: Annotated[float, typer.Option(help="What likelihoods are multiplied by in the loss (SimPO's beta).")] = 10.0,
     eval_every: Annotated[int, typer.Option(min=1, help="Steps between looks at --dev.")] = 50,
     patience: Annotated[int, typer.Option(min=0, help="End after so many looks without a better AUC; 0: never.")] = 0,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints without --dev.")] = 100,

@@ -136,7 +136,9 @@ def _parts(tokens: Tensor, weight: Tensor) -> list[slice]:
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> tuple[Tensor, Tensor]:
     """Logits over the temperature and their logsumexp, as token_logprobs has them."""
-    logits = wide(linear(hidden, weight, None if bias is None else bias.to(weight.dtype))) / temperature
+    logits = wide(linear(hidden, weight, None if bias is None else bias.to(weight.dtype)))
+    if temperature != 1.0:
+        logits = logits / temperature
     return logits, logits.logsumexp(-1)
 
 

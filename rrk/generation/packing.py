@@ -28,13 +28,14 @@ UNPACKABLE = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, N
 @dataclass
 class Packed:
     """[rows, width]: ids, positions, segments (0 the shared beginning, 1, 2, ... the texts, -1 padding).
-    [texts]: row and column of each text's last token."""
+    [texts]: row and column of each text's last token, and where what is asked for begins in it (`start`, in its own tokens)."""
 
     ids: Tensor
     positions: Tensor
     segments: Tensor
     row: Tensor
     column: Tensor
+    start: Tensor
 
     @classmethod
     def of(cls, batch: Mapping[str, Tensor]) -> Packed:
@@ -48,14 +49,14 @@ class Packed:
         among[chosen] = torch.arange(len(chosen), device=chosen.device)
         kept = among[self.row] >= 0
         ids, positions, segments = (grid[chosen, :width] for grid in (self.ids, self.positions, self.segments))
-        return Packed(ids, positions, segments, among[self.row][kept], self.column[kept])
+        return Packed(ids, positions, segments, among[self.row][kept], self.column[kept], self.start[kept])
 
     def to(self, device: Any) -> Packed:
         return Packed(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
-def pack(groups: Sequence[Sequence[Ids]], pad: int) -> Packed:
-    """One row a group, right-padded. Of each text at least the last token is its own."""
+def pack(groups: Sequence[Sequence[Ids]], pad: int, starts: Sequence[int] = ()) -> Packed:
+    """One row a group, right-padded. Of each text at least the last token is its own. `starts`: one a text, default 0."""
     ids, positions, segments, row, column = [], [], [], [], []
     for number, group in enumerate(groups):
         columns = zip(*(text[: min(map(len, group)) - 1] for text in group), strict=True)
@@ -73,7 +74,24 @@ def pack(groups: Sequence[Sequence[Ids]], pad: int) -> Packed:
         segments.append(segment)
     width = max(map(len, ids))
     grid = lambda lines, fill: torch.tensor([line + [fill] * (width - len(line)) for line in lines])  # noqa: E731
-    return Packed(grid(ids, pad), grid(positions, 0), grid(segments, -1), torch.tensor(row), torch.tensor(column))
+    begin = torch.tensor([*starts] or [0] * len(row))
+    return Packed(
+        grid(ids, pad), grid(positions, 0), grid(segments, -1), torch.tensor(row), torch.tensor(column), begin
+    )
+
+
+def predictions(packed: Packed) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(row, column whose hidden state predicts, token, text) of every token from `start` on, text after text."""
+    found: list[tuple[Tensor, ...]] = []
+    own = 0
+    for text, (row, start) in enumerate(zip(packed.row.tolist(), packed.start.tolist(), strict=True)):
+        own = own + 1 if text and row == int(packed.row[text - 1]) else 1
+        segments = packed.segments[row]
+        columns = ((segments == 0) | (segments == own)).nonzero().squeeze(-1)
+        before, at = columns[start - 1 : -1], columns[start:]
+        found.append((torch.full_like(at, row), before, packed.ids[row, at], torch.full_like(at, text)))
+    rows, columns, tokens, texts = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return rows, columns, tokens, texts
 
 
 def attention_mask(segments: Tensor, additive: bool) -> Tensor:

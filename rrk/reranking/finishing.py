@@ -118,7 +118,7 @@ def finish(
 
     RrkError where the scores are no numbers; the weights stay.
     """
-    model, tokenizer = network.load(out, str(device), "float32")
+    model, tokenizer = network.load(out, str(device), "float32", rendering.pooling)
     saved = Scorer(model, tokenizer, rendering, note=note)
     golden, calibration = saved.golden(), None
     if not all(map(math.isfinite, golden)):

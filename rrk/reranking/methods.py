@@ -5,7 +5,7 @@
     scores = places(method_scores, other_scores)         # equal scores ordered by a second method
     ranked = rank(problem, scores, seed=0)               # adds `score` and `rank`
 
-Higher is better for all. Methods that need a model (`reward`, `fused`) are given its scores by the caller.
+Higher is better for all. Methods that need a model (`reward`, `likelihood`, `fused`) are given its scores by the caller.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ def _simple(score: Callable[[Rows], list[float]]) -> Callable[[Rows, int], list[
 
 METHODS: dict[str, Method] = {
     "reward": Method("a trained reranker's logit; -m DIR (Bradley-Terry)", _pair, None),
+    "likelihood": Method("mean log-probability a token under any code model; -m MODEL (Chen et al. 2021)", _pair, None),
     "logprob-sum": Method(
         "log-probability of the program (Chen et al. 2021)", _logprob, _simple(lambda rows: [_logprob(r) for r in rows])
     ),

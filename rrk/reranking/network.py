@@ -4,6 +4,10 @@
     model, tokenizer = load_base("runs/sft", seed=0)                           # causal or encoder, a fresh head if it has none
     logits = read_scores(model, batch, pooling="last")
 
+Pooling "likelihood" has no head of its own: the model is a generator, the score its mean log-probability of the program's
+tokens. That is where a reranker that generates starts from (logprob-mean, Chen et al. 2021), and as a reward it is SimPO's
+(Meng et al. 2024, arXiv 2405.14734, equation 4).
+
 The head is kept in float32, whatever the trunk's dtype: bfloat16 has 8 bits, so that raw logits would tie. The last token is
 found by lengths, never by comparing ids with the pad token: with pad = eos the usual code reads the token before EOS.
 """
@@ -20,13 +24,15 @@ from torch import Tensor
 
 from rrk import seeds
 from rrk.errors import RrkError
-from rrk.generation import checkpoints, dtypes, packing
+from rrk.generation import checkpoints, dtypes, logprobs, packing
+from rrk.generation.logprobs import trunk as trunk
 from rrk.generation.models import pick_device, training_attention
 
 
 @dataclass
 class Batch:
-    """Right-padded rows; `lengths` are their real lengths; `positions` and `cache` where a prefix was read before."""
+    """Right-padded rows; `lengths` are their real lengths; `positions` and `cache` where a prefix was read before;
+    `first` where the tokens begin whose likelihood is asked for."""
 
     ids: Tensor
     mask: Tensor
@@ -34,9 +40,16 @@ class Batch:
     types: Tensor | None = None
     positions: Tensor | None = None
     cache: Any = None
+    first: Tensor | None = None
 
 
-def collate(sequences: Sequence[Sequence[int]], pad: int, device: Any, types: Sequence[int] | None = None) -> Batch:
+def collate(
+    sequences: Sequence[Sequence[int]],
+    pad: int,
+    device: Any,
+    types: Sequence[int] | None = None,
+    first: Sequence[int] | None = None,
+) -> Batch:
     """Right-padded batch; `types[i]` is the number of leading tokens of row i that are its first segment (encoders)."""
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     width = int(lengths.max())
@@ -48,7 +61,8 @@ def collate(sequences: Sequence[Sequence[int]], pad: int, device: Any, types: Se
     kinds = None
     if types is not None:
         kinds = ((at >= torch.tensor(types)[:, None]).long() * mask).to(device)
-    return Batch(ids.to(device), mask.to(device), lengths.to(device), kinds)
+    begin = None if first is None else torch.tensor(first, device=device)
+    return Batch(ids.to(device), mask.to(device), lengths.to(device), kinds, first=begin)
 
 
 def is_encoder(config: Any) -> bool:
@@ -60,18 +74,13 @@ def is_encoder(config: Any) -> bool:
     return config.model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
-def trunk(model: Any) -> Any:
-    """The transformer without its head."""
-    return getattr(model, model.base_model_prefix)
-
-
 def head(model: Any) -> Any:
     """The linear layer that gives the logit, or None where the architecture hides it."""
     return getattr(model, "score", None) or (getattr(model, "classifier", None) if is_encoder(model.config) else None)
 
 
 def read_scores(model: Any, batch: Batch, pooling: str) -> Tensor:
-    """One logit a row, float32 [rows]. `model` is a plain sequence classifier (not wrapped by PEFT or DDP)."""
+    """One score a row, float32 [rows]. `model` is a plain sequence classifier or generator (not wrapped by PEFT or DDP)."""
     given: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.mask}
     if batch.types is not None:
         given["token_type_ids"] = batch.types
@@ -80,6 +89,11 @@ def read_scores(model: Any, batch: Batch, pooling: str) -> Tensor:
     if not is_encoder(model.config):
         given |= {"use_cache": batch.cache is not None, "position_ids": batch.positions, "past_key_values": batch.cache}
     hidden = trunk(model)(**given).last_hidden_state
+    if pooling == "likelihood":
+        assert batch.first is not None
+        at = torch.arange(hidden.shape[1], device=hidden.device)
+        asked = ((at >= batch.first[:, None]) & (at < batch.lengths[:, None]))[:, 1:]
+        return _mean_logprob(model, hidden[:, :-1][asked], batch.ids[:, 1:][asked], asked.nonzero()[:, 0], len(hidden))
     if pooling == "mean":
         weight = batch.mask.to(hidden.dtype).unsqueeze(-1)
         pooled = (hidden * weight).sum(1) / weight.sum(1)
@@ -89,28 +103,41 @@ def read_scores(model: Any, batch: Batch, pooling: str) -> Tensor:
         return head(model)(pooled.float()).squeeze(-1)
 
 
-def read_packed(model: Any, packed: packing.Packed) -> Tensor:
-    """One logit a text, float32 [texts], of a decoder: what read_scores gives for separate rows."""
+def _mean_logprob(model: Any, hidden: Tensor, tokens: Tensor, owner: Tensor, count: int) -> Tensor:
+    """[count]: over each one's tokens the mean log-probability, from the hidden states that predict them."""
+    logp, _ = logprobs.read(hidden, model.get_output_embeddings(), tokens)
+    total = torch.zeros(count, device=logp.device, dtype=logp.dtype).index_add(0, owner, logp)
+    return (total / torch.bincount(owner, minlength=count)).float()
+
+
+def read_packed(model: Any, packed: packing.Packed, pooling: str = "last") -> Tensor:
+    """One score a text, float32 [texts], of a decoder: what read_scores gives for separate rows."""
     hidden = trunk(model)(
         input_ids=packed.ids,
         attention_mask=packing.mask_for(model, packed.segments),
         position_ids=packed.positions,
         use_cache=False,
     ).last_hidden_state
+    if pooling == "likelihood":
+        row, column, tokens, text = packing.predictions(packed)
+        return _mean_logprob(model, hidden[row, column], tokens, text, len(packed.row))
     with torch.autocast(hidden.device.type, enabled=False):
         return head(model)(hidden[packed.row, packed.column].float()).squeeze(-1)
 
 
 @torch.no_grad()
-def can_pack(model: Any, groups: Sequence[Sequence[Sequence[int]]], pad: int) -> bool:
-    """Whether this architecture gives the same logits either way, tried on some groups. The model's mode is kept."""
-    if is_encoder(model.config) or head(model) is None:
+def can_pack(
+    model: Any, groups: Sequence[Sequence[Sequence[int]]], pad: int, pooling: str = "last", first: Sequence[int] = ()
+) -> bool:
+    """Whether this architecture gives the same scores either way, tried on some groups. The model's mode is kept."""
+    if is_encoder(model.config) or (pooling == "last" and head(model) is None):
         return False
     training = model.training
     model.eval()
     try:
-        wanted = read_scores(model, collate([text for group in groups for text in group], pad, model.device), "last")
-        found = read_packed(model, packing.pack(groups, pad).to(model.device))
+        rows = collate([text for group in groups for text in group], pad, model.device, first=first or None)
+        wanted = read_scores(model, rows, pooling)
+        found = read_packed(model, packing.pack(groups, pad, first).to(model.device), pooling)
         return bool(torch.allclose(found, wanted, atol=packing.TOLERANCE, rtol=packing.TOLERANCE))
     except packing.UNPACKABLE:
         return False
@@ -144,9 +171,15 @@ def pad_id(tokenizer: Any) -> int:
     return next((i for i in candidates if i is not None and i != eos), last if last != eos else 0)
 
 
-def load(path: str | Path, device: str = "auto", dtype: str = "auto") -> tuple[Any, Any]:
-    """(classifier in eval mode, tokenizer) from a checkpoint or a LoRA folder. RrkError if it cannot give one score."""
+def load(path: str | Path, device: str = "auto", dtype: str = "auto", pooling: str | None = None) -> tuple[Any, Any]:
+    """(classifier in eval mode, tokenizer) from a checkpoint or a LoRA folder; for likelihood a generator.
+
+    RrkError if it cannot give one score.
+    """
     target = pick_device(device)
+    if pooling == "likelihood":
+        model, tokenizer = _generator(path, dtype=dtypes.picker(dtype, target))
+        return model.to(target).eval(), tokenizer
     model, tokenizer = checkpoints.classifier(path, dtype=dtypes.picker(dtype, target))
     model.config.get_text_config().pad_token_id = pad_id(tokenizer)
     if head(model) is not None:
@@ -156,11 +189,26 @@ def load(path: str | Path, device: str = "auto", dtype: str = "auto") -> tuple[A
     return model.to(target).eval(), tokenizer
 
 
-def load_base(path: str | Path, seed: int = 0, note: Callable[[str], None] = lambda text: None) -> tuple[Any, Any]:
+def _generator(path: str | Path, **options: Any) -> tuple[Any, Any]:
+    model, tokenizer = checkpoints.causal(path, **options)
+    if not logprobs.is_plain(model):
+        raise RrkError(
+            f"{path}: {type(model).__name__} changes its logits after the head; its likelihood cannot be read"
+        )
+    return model, tokenizer
+
+
+def load_base(
+    path: str | Path, seed: int = 0, note: Callable[[str], None] = lambda text: None, pooling: str | None = None
+) -> tuple[Any, Any]:
     """(classifier, tokenizer) to train, float32. A head that is missing, or has several labels, is drawn from `seed`.
 
     This is the only place where weights may be new, and `note` is told which.
     """
+    if pooling == "likelihood":
+        model, tokenizer = _generator(path, dtype=torch.float32, attn_implementation=training_attention())
+        model.config.num_labels = 1  # TRL's RewardTrainer asks
+        return model, tokenizer
     torch.manual_seed(seeds.derive(seed, "reranker", "head"))
     model, tokenizer, new = checkpoints.to_classify(path, dtype=torch.float32, attn_implementation=training_attention())
     is_encoder(model.config)

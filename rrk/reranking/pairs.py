@@ -85,7 +85,7 @@ def _group(chunk: list[dict[str, Any]], renderer: Renderer, cross: bool) -> dict
     margins = [float(pair.get("margin") or 0.0) for pair in chunk] if not cross else [0.0] * len(comparisons)
     return {
         "ids": [list(text.ids) for text in rendered],
-        "first": [len(text.prefix) for text in rendered],
+        "first": [text.first for text in rendered],
         "chosen": [c for c, _ in comparisons],
         "rejected": [r for _, r in comparisons],
         "margin": margins,
@@ -201,7 +201,7 @@ class Collator:
             first += example["first"]
             margin += example["margin"]
         if self.packed:
-            batch = packing.pack([example["ids"] for example in examples], self.pad)
+            batch = packing.pack([example["ids"] for example in examples], self.pad, first)
             made = vars(batch) | {"attention_mask": (batch.segments >= 0).long()}  # by which TRL counts tokens
         else:
             plain = network.collate(ids, self.pad, "cpu", first if self.types else None)

@@ -7,7 +7,9 @@
 Prompt and program are always tokenised apart and joined as ids, so the boundary between them is the same whatever follows,
 and all programs of a problem share `prefix`. A decoder reads `[head] prompt [middle] program EOS`: head is the tokenizer's own
 BOS where it has one, or the chat template's opening; the last token is always EOS, on which the score is read. An encoder
-reads the tokenizer's own sentence pair. Text never becomes a special token: a program cannot write its own EOS.
+reads the tokenizer's own sentence pair. Where the score is the program's likelihood, EOS is left out (a program that was cut
+at a stop string did not end so), and `suffix` begins with the token before the program, from which its first one is predicted.
+Text never becomes a special token: a program cannot write its own EOS.
 
 A whole program (`completion_kind: full`, `solution`) that opens with its prompt is rendered as the continuation that it is;
 any other stands after a blank line.
@@ -27,13 +29,17 @@ from rrk import rows
 from rrk.errors import RrkError, UsageError
 
 TEMPLATES = ("plain", "chat")
-POOLINGS = ("last", "cls", "mean")
+POOLINGS = ("last", "cls", "mean", "likelihood")
 _PROMPT, _PROGRAM = "@@rrk:prompt@@", "@@rrk:program@@"
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """Settings that belong to a trained model. `pooling`: last (token; decoders), cls (the encoder's own head) or mean."""
+    """Settings that belong to a trained model.
+
+    `pooling`: last (token; decoders), likelihood (a generator's mean log-probability of the program's tokens), cls (the
+    encoder's own head) or mean.
+    """
 
     template: str = "plain"
     language_tag: bool = False
@@ -51,10 +57,11 @@ class Rendering:
 
 @dataclass(frozen=True)
 class Rendered:
-    """Token ids of one pair; `prompt_cut` and `program_cut` are tokens that did not fit."""
+    """Token ids of one pair, the program from `ids[first]`; `prompt_cut` and `program_cut` are tokens that did not fit."""
 
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
+    first: int
     prompt_cut: int = 0
     program_cut: int = 0
 
@@ -100,7 +107,13 @@ class Renderer:
         self.cuts["prompt_cut"] += prompt_cut > 0
         self.cuts["program_cut"] += program_cut > 0
         prefix = (*self._head, *prompt[prompt_cut:], *middle)
-        return Rendered(prefix, (*program[program_cut:], *self._tail), prompt_cut, program_cut)
+        body = program[program_cut:]
+        if self.rendering.pooling != "likelihood":
+            return Rendered(prefix, (*body, *self._tail), len(prefix), prompt_cut, program_cut)
+        # Behind nothing a program is predicted from EOS, by which documents are set apart; an empty one is EOS itself.
+        eos = self._tail[-1:]
+        prefix, before = (prefix[:-1], prefix[-1:]) if prefix else ((), eos)
+        return Rendered(prefix, (*before, *(body or eos)), len(prefix) + 1, prompt_cut, program_cut)
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         # The tokenizers library refuses lone surrogates, which models do write.

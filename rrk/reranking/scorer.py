@@ -71,11 +71,12 @@ class Scorer:
     ):
         self.model, self.tokenizer, self.calibration, self.note = model, tokenizer, calibration, note
         encoder = network.is_encoder(model.config)
-        if encoder == (rendering.pooling == "last"):
+        if encoder == (rendering.pooling in ("last", "likelihood")):
             kind = "encoder" if encoder else "decoder"
             raise UsageError(
-                f"pooling '{rendering.pooling}' does not fit a {kind}: last for decoders, cls or mean for encoders"
+                f"pooling '{rendering.pooling}' does not fit a {kind}: last or likelihood for decoders, cls or mean for encoders"
             )
+        self._likelihood = rendering.pooling == "likelihood"
         self.renderer = Renderer(tokenizer, rendering, encoder=encoder)
         self.pad = network.pad_id(tokenizer)
         self.device = next(model.parameters()).device
@@ -95,8 +96,11 @@ class Scorer:
         *,
         budget: int | None = None,
         note: Note = lambda text: None,
+        likelihood: bool = False,
     ) -> Scorer:
         """Load and check. A classifier that rrk did not train is rendered by its chat template, if it has one.
+
+        likelihood: a generator, untrained as a reranker or trained so, whose mean log-probability is the score.
 
         Raises RrkError where the checkpoint cannot be read, gives no single score, or gives other scores than when it was saved.
         """
@@ -108,7 +112,13 @@ class Scorer:
                 f"{path}: `rrk train-reranker` worked here and did not end: {record.NAME}, which says how programs are read, "
                 "is missing; give the same command again with --resume"
             )
-        model, tokenizer = network.load(path, device, dtype)
+        if likelihood and found and found.rendering.pooling != "likelihood":
+            raise UsageError(f"{path}: a trained reranker without a generator's head; leave out --method likelihood")
+        pooling = "likelihood" if likelihood else found.rendering.pooling if found else None
+        model, tokenizer = network.load(path, device, dtype, pooling)
+        if likelihood and found is None:
+            longest = min(network.longest(model, tokenizer) or 2048, 4096)
+            return cls(model, tokenizer, Rendering(pooling="likelihood", max_length=longest), budget=budget, note=note)
         if found is None:
             template = "chat" if getattr(tokenizer, "chat_template", None) else "plain"
             pooling = "cls" if network.is_encoder(model.config) else "last"
@@ -212,7 +222,8 @@ class Scorer:
     def _score_plain(self, items: Sequence[tuple[Ids, Ids]]) -> Iterator[tuple[tuple[Ids, Ids], float]]:
         def run(part: Sequence[tuple[Ids, Ids]]) -> list[float]:
             types = [len(p) for p, _ in part] if self.renderer.type_ids else None
-            batch = network.collate([p + s for p, s in part], self.pad, self.device, types)
+            first = [len(p) + 1 for p, _ in part] if self._likelihood else None
+            batch = network.collate([p + s for p, s in part], self.pad, self.device, types, first)
             return network.read_scores(self.model, batch, self.renderer.rendering.pooling).tolist()
 
         size = lambda part: len(part) * max(len(p) + len(s) for p, s in part)  # noqa: E731
@@ -241,13 +252,14 @@ class Scorer:
         items = [(row, suffix) for row, prefix in enumerate(prefixes) for suffix in groups[prefix]]
 
         def run(part: Sequence[tuple[int, Ids]]) -> list[float]:
-            batch = network.collate([suffix for _, suffix in part], self.pad, self.device)
+            first = [1] * len(part) if self._likelihood else None
+            batch = network.collate([suffix for _, suffix in part], self.pad, self.device, first=first)
             chosen = torch.tensor([row for row, _ in part], device=self.device)
             cache = DynamicCache([(k.index_select(0, chosen), v.index_select(0, chosen)) for k, v in kept])
             batch.positions = read.lengths[chosen, None] + torch.arange(batch.ids.shape[1], device=self.device)
             batch.mask = torch.cat([read.mask[chosen], batch.mask], dim=1)
             batch.cache = cache
-            return network.read_scores(self.model, batch, "last").tolist()
+            return network.read_scores(self.model, batch, self.renderer.rendering.pooling).tolist()
 
         size = lambda part: len(part) * (max(len(suffix) for _, suffix in part) + width // _KEPT)  # noqa: E731
         for part, scores in self._batches(sorted(items, key=lambda item: len(item[1])), size, run):

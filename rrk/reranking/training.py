@@ -40,7 +40,8 @@ FEW = 4  # groups on which training's reading is compared with the scorer's
 class TrainingOptions:
     """`batch_size`: groups (of one problem each) a step of all processes; `group`: pairs a group; `steps` wins over `epochs`.
 
-    `lr` None: by the number of weights (DEFAULT_LR); ten times that with LoRA.
+    `lr` None: by the number of weights (DEFAULT_LR); ten times that with LoRA. `beta`: what likelihoods (pooling; nats a token)
+    are multiplied by in the loss (Meng et al. 2024), which then leaves `center` out: it would raise wrong programs' too.
     """
 
     steps: int | None = None
@@ -62,6 +63,7 @@ class TrainingOptions:
     language_tag: bool = False
     max_length: int = 2048
     pooling: str | None = None
+    beta: float = 10.0
     eval_every: int = 50
     patience: int = 0
     save_every: int = 100
@@ -110,7 +112,9 @@ def train(
         raise UsageError(f"{out} holds trained weights without {record.NAME}; --resume writes it, or remove the folder")
     drawn: list[str] = []  # told when nothing more can be refused
     model, tokenizer = (
-        network.load(out, "auto", "float32") if saved else network.load_base(base, options.seed, drawn.append)
+        network.load(out, "auto", "float32", options.pooling)
+        if saved
+        else network.load_base(base, options.seed, drawn.append, options.pooling)
     )
     encoder = network.is_encoder(model.config)
     rendering = Rendering(
@@ -119,9 +123,9 @@ def train(
         min(options.max_length, network.longest(model, tokenizer) or options.max_length),
         options.pooling or ("cls" if encoder else "last"),
     )
-    if rendering.pooling == "mean" and processes.count() > 1:
+    if rendering.pooling in ("mean", "likelihood") and processes.count() > 1:
         raise UsageError(
-            "mean pooling trains in one process: it reads the model past the wrapper that averages gradients"
+            f"{rendering.pooling} pooling trains in one process: it reads the model past the wrapper that averages gradients"
         )
     scorer = Scorer(model, tokenizer, rendering, note=note)
     examples = groups(pairs, scorer.renderer, size=options.group, cross=options.cross, seed=options.seed)
@@ -150,7 +154,8 @@ def train(
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if processes.any_of(should_stop()) and trainer.state.global_step < trainer.state.max_steps:
         return None
-    return _finish(trainer, scorer, out, options, dev, figures, note, lambda: network.load_base(base, options.seed)[0])
+    fresh = lambda: network.load_base(base, options.seed, pooling=options.pooling)[0]  # noqa: E731
+    return _finish(trainer, scorer, out, options, dev, figures, note, fresh)
 
 
 def _trainer(
@@ -188,7 +193,8 @@ def _trainer(
             compared = torch.cat([inputs.pop("chosen"), inputs.pop("rejected")])
 
             def read(margin, use_cache, **given):
-                return SimpleNamespace(logits=self.logits(model, given)[compared].unsqueeze(-1))
+                scores = self.logits(model, given)[compared]
+                return SimpleNamespace(logits=(scores * options.beta if likelihood else scores).unsqueeze(-1))
 
             loss = super().compute_loss(read, inputs, return_outputs, num_items_in_batch)
             return loss * self.weight if self.weight != 1.0 else loss
@@ -232,7 +238,7 @@ def _trainer(
                 read: list[torch.Tensor] = []
                 places: list[torch.Tensor] = []
                 for rows in (batch.segments >= 0).sum(1).argsort(stable=True).chunk(parts):
-                    read.append(network.read_packed(plain(self), batch.rows(rows)))
+                    read.append(network.read_packed(plain(self), batch.rows(rows), pooling))
                     places.append(torch.isin(batch.row, rows).nonzero().squeeze(-1))
                 return torch.cat(read)[torch.cat(places).argsort()]
             lengths = given["attention_mask"].sum(1)
@@ -244,7 +250,7 @@ def _trainer(
             return torch.cat(read)[order.argsort()]
 
         def one_part(self, model, given: dict[str, torch.Tensor]) -> torch.Tensor:
-            if scorer.renderer.rendering.pooling != "mean":
+            if pooling != "mean":
                 return model(**given).logits.float().squeeze(-1)
             mask = given["attention_mask"]
             batch = network.Batch(given["input_ids"], mask, mask.sum(1), given.get("token_type_ids"))
@@ -260,6 +266,8 @@ def _trainer(
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
             return metrics
 
+    pooling = scorer.renderer.rendering.pooling
+    likelihood = pooling == "likelihood"
     micro, passes = processes.split(options.batch_size, options.micro_batch)
     evaluation: dict[str, Any] = {}
     callbacks = [runs.watch(should_stop, on_step, last_look=dev is not None), *reports.callbacks(report, out)]
@@ -291,7 +299,7 @@ def _trainer(
         weight_decay=options.weight_decay,
         warmup_steps=options.warmup,
         lr_scheduler_type=options.schedule,
-        center_rewards_coefficient=options.center or None,
+        center_rewards_coefficient=None if likelihood else options.center or None,
         max_length=None,
         bf16=options.bf16,
         save_total_limit=2,
@@ -303,9 +311,17 @@ def _trainer(
     # Several processes need the pass through DDP's wrapper.
     packed = (
         processes.count() == 1
-        and scorer.renderer.rendering.pooling == "last"
-        and network.can_pack(model, [example["ids"] for example in examples[:4]], scorer.pad)
+        and pooling in ("last", "likelihood")
+        and network.can_pack(
+            model,
+            [example["ids"] for example in examples[:4]],
+            scorer.pad,
+            pooling,
+            [place for example in examples[:4] for place in example["first"]],
+        )
     )
+    if likelihood and not packed:
+        raise RrkError(f"{type(model).__name__} cannot read several programs behind one prompt: choose --pooling last")
     trainer = Trainer(
         model=model,
         args=arguments,
@@ -315,7 +331,9 @@ def _trainer(
         if dev is not None
         else None,  # evaluate() has its own; Trainer only asks whether there is one
         processing_class=tokenizer,
-        peft_config=runs.adapters(options.lora_r, "SEQ_CLS", modules_to_save=[head]),
+        peft_config=runs.adapters(options.lora_r, "CAUSAL_LM")
+        if likelihood
+        else runs.adapters(options.lora_r, "SEQ_CLS", modules_to_save=[head]),
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)  # writes to standard output
@@ -349,8 +367,8 @@ def _as_trained(trainer: Any, examples: Sequence[dict[str, Any]], exact: bool = 
 def _as_scored(model: Any, scorer: Scorer, examples: Sequence[dict[str, Any]]) -> torch.Tensor:
     """The same by the reading of `rrk rerank`: rows of their own."""
     ids = [text for example in examples for text in example["ids"]]
-    first = [place for example in examples for place in example["first"]] if scorer.renderer.type_ids else None
-    batch = network.collate(ids, scorer.pad, scorer.device, first)
+    first = [place for example in examples for place in example["first"]]
+    batch = network.collate(ids, scorer.pad, scorer.device, first if scorer.renderer.type_ids else None, first)
     return network.read_scores(model, batch, scorer.renderer.rendering.pooling).cpu()
 
 

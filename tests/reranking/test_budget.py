@@ -48,11 +48,11 @@ def test_a_step_that_does_not_fit_is_made_again_with_half_the_tokens(tmp_path, m
     whole = trainer.training_step(trainer.model, dict(batch))
     right, failed = training.network.read_packed, []
 
-    def short(model, packed):
+    def short(model, packed, pooling):
         if not failed:
             failed.append(packed.ids.numel())
             raise torch.OutOfMemoryError("out of memory")
-        return right(model, packed)
+        return right(model, packed, pooling)
 
     monkeypatch.setattr(training.network, "read_packed", short)
     trainer.budget = memory.Budget()

@@ -1,0 +1,154 @@
+"""Training a real code model: tokens/s and peak memory of each stage beside the model's bare forward and backward pass.
+
+python -m tests.benchmarks.real_training MODEL [--candidates FILE] [--steps 3] [--stages reranker sft ppo] [--updates 2]
+    [--prompts 64] [--samples 4] [--max-tokens 200] [--reranker DIR] [--limit N] [--work DIR]
+
+MODEL: a causal checkpoint's folder. CANDIDATES: executed Candidate rows; default: qwen05_mbpp_train beside the repository.
+
+- bare: the model in bf16, as --bf16 computes, on rows of --width random tokens: forward alone; forward and backward with
+  frozen weights, as LoRA has them (gradients of what flows through, none of weights); and with gradients of all weights. The loss
+  needs the last token's logits alone (reranker), or every token's (sft), in pieces as rrk reads them.
+- rrk: the command itself, nothing set but --lora-r 16 --bf16 and how many steps, in a process of its own; its own figures.
+
+Everything runs with as many threads as torch takes (OMP_NUM_THREADS); bare is measured before and after each stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from rrk.generation import logprobs
+from rrk.generation.models import load, training_attention
+
+ROOT = Path(__file__).parents[2]
+CANDIDATES = ROOT.parent / "shared/data/candidates/qwen05_mbpp_train.jsonl.gz"
+PROBLEMS = ROOT.parent / "shared/data/problems/mbpp.jsonl.gz"
+
+
+def bare(folder: str, width: int, rows: int, repeats: int = 3) -> dict[str, float]:
+    """Tokens/s of the passes that nothing can do without."""
+    model, _ = load(folder, "auto", "bfloat16", training_attention())
+    device, vocabulary = model.device, model.get_input_embeddings().num_embeddings
+    ids = torch.randint(vocabulary, (rows, width), device=device)
+    head, trunk = model.get_output_embeddings(), logprobs.trunk(model)
+
+    def hidden(grad: bool) -> torch.Tensor:
+        inputs = model.get_input_embeddings()(ids)
+        if grad and not inputs.requires_grad:
+            inputs.requires_grad_()
+        return trunk(inputs_embeds=inputs, use_cache=False).last_hidden_state
+
+    def forward() -> None:
+        with torch.no_grad():
+            hidden(False)
+
+    def score() -> None:
+        hidden(True)[:, -1].float().sum().backward()
+
+    def learn() -> None:
+        logp, _ = logprobs.read(hidden(True)[:, :-1].flatten(0, 1), head, ids[:, 1:].flatten())
+        logp.sum().backward()
+
+    found = {}
+    for name, work, trained in (
+        ("forward", forward, False),
+        ("forward_backward", score, False),
+        ("forward_backward_lm", learn, False),
+        ("forward_backward_all_weights", score, True),
+        ("forward_backward_lm_all_weights", learn, True),
+    ):
+        model.requires_grad_(trained)
+        work()
+        times = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+        model.zero_grad(set_to_none=True)
+        found[name] = rows * width / statistics.median(times)
+    return found
+
+
+def apart(args: argparse.Namespace) -> dict[str, float]:
+    """bare() in a process of its own, so that its memory is nobody's peak."""
+    code = f"import json; from {__spec__.name} import bare; print(json.dumps(bare({args.model!r}, {args.width}, {args.rows})))"
+    return json.loads(subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True).stdout)
+
+
+def rrk(*given: object) -> float:
+    """Run a command; its seconds."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "rrk", *map(str, given)], check=True, cwd=ROOT, env={**os.environ})
+    return time.perf_counter() - start
+
+
+def stage(name: str, args: argparse.Namespace, work: Path) -> dict:
+    """One stage's own figures."""
+    out, lora = work / name, ["--lora-r", 16, "--bf16"]
+    if name == "reranker":
+        rrk("mine", args.candidates, "-o", work / "pairs.jsonl", "-q")
+        more = ["--limit", args.limit] if args.limit else []
+        steps = [] if args.limit else ["--steps", args.steps]
+        rrk("train-reranker", work / "pairs.jsonl", "-m", args.model, "-o", out, *lora, *steps, *more)
+    elif name == "sft":
+        rrk("train-sft", args.candidates, "-m", args.model, "-o", out, *lora, "--steps", args.steps)
+    else:
+        problems = work / "problems.jsonl"
+        rrk("problems", "mbpp", "--split", "train", "--style", "function", "--file", PROBLEMS, "-o", problems, "-q")
+        size = ["--updates", args.updates, "--prompts-per-update", args.prompts, "--samples", args.samples]
+        reranker = args.reranker or work / "reranker"
+        shape = ["--max-tokens", args.max_tokens, "--lr", 2e-5]
+        rrk("train-ppo", problems, "-m", args.model, "--reranker", reranker, "-o", out, *lora, *size, *shape)
+        return {"updates": [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]}
+    figures = json.loads((out / "rrk.json").read_bytes())["figures"]
+    return {key: figures.get(key) for key in ("tokens_per_second", "peak_memory", "steps", "loss", "as_trained")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model")
+    parser.add_argument("--candidates", type=Path, default=CANDIDATES)
+    parser.add_argument("--stages", nargs="+", default=["reranker", "sft", "ppo"])
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--limit", type=int, help="pairs, and then the reranker's whole epoch over them")
+    parser.add_argument("--updates", type=int, default=2)
+    parser.add_argument("--prompts", type=int, default=64)
+    parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--max-tokens", type=int, default=200)
+    parser.add_argument("--reranker", type=Path)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--rows", type=int, default=4)
+    parser.add_argument("--work", type=Path)
+    args = parser.parse_args()
+    if not Path(args.model).is_dir():
+        sys.exit(f"{args.model}: no such folder; this needs the weights of a real model")
+    if not args.candidates.exists():
+        sys.exit(f"{args.candidates}: not there; give --candidates")
+    with tempfile.TemporaryDirectory() as temporary:
+        work = args.work or Path(temporary)
+        work.mkdir(exist_ok=True)
+        before = apart(args)
+        for name in args.stages:
+            figures = stage(name, args, work)
+            after = apart(args)
+            beside = {key: (before[key] + after[key]) / 2 for key in before}
+            before = after
+            print(
+                json.dumps({"stage": name, "threads": torch.get_num_threads(), **figures, "bare": beside}), flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()

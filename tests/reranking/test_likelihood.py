@@ -1,0 +1,89 @@
+"""The mean log-probability of a program as its score: untrained under any generator, or trained with Bradley-Terry."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from rrk.errors import UsageError
+from rrk.reranking import network
+from rrk.reranking.render import Renderer, Rendering
+from rrk.reranking.scorer import Question, Scorer
+from rrk.reranking.training import TrainingOptions, train
+from tests.reranking import models
+
+LIKELIHOOD = Rendering(pooling="likelihood")
+QUESTIONS = [
+    Question("def f(x):\n", ["    return x\n", "    return 1\n", "    pass", ""], "py"),
+    Question("", ["print(1)\n", "print(2)\n"], "py"),
+    Question("Do it.", ["x = 1\n", "Do it.x = 2\n"], "py", [True, False]),
+]
+
+
+def slowly(model, tokenizer, prompt: str, program: str, gap: str = "") -> float:
+    """One text at a time, from all logits."""
+    ids = tokenizer(prompt + gap, add_special_tokens=False)["input_ids"] or [tokenizer.eos_token_id]
+    own = tokenizer(program, add_special_tokens=False)["input_ids"] or [tokenizer.eos_token_id]
+    logp = model(torch.tensor([ids + own])).logits[0].log_softmax(-1)
+    return sum(float(logp[len(ids) - 1 + i, token]) for i, token in enumerate(own)) / len(own)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2"])
+@pytest.mark.parametrize("share", [True, False])
+def test_scores_are_the_mean_log_probability_of_the_program(name, share):
+    model, tokenizer = models.network(name, None), models.tokenizer()
+    scorer = Scorer(model, tokenizer, LIKELIHOOD, share=share)
+    found = scorer.score_many(QUESTIONS)
+    want = [
+        [
+            slowly(model, tokenizer, q.prompt, p, "\n\n" if q.full and q.full[i] else "")
+            for i, p in enumerate(q.programs)
+        ]
+        for q in QUESTIONS
+    ]
+    assert scorer.share == share
+    for own, expected in zip(found, want, strict=True):
+        assert own == pytest.approx(expected, abs=1e-4)
+
+
+def test_programs_in_one_row_score_as_in_rows_of_their_own():
+    model = models.network("qwen2", None)
+    renderer = Renderer(models.tokenizer(), LIKELIHOOD, encoder=False)
+    texts = [renderer.render(q.prompt, q.programs, q.language, q.full) for q in QUESTIONS]
+    first = [text.first for own in texts for text in own]
+    assert network.can_pack(model, [[list(t.ids) for t in own] for own in texts], 0, "likelihood", first)
+
+
+@pytest.mark.parametrize("more", [{}, {"lora_r": 4}, {"lora_r": 4, "bf16": True}])
+def test_training_starts_from_the_generator_and_tells_right_from_wrong(tmp_path, more):
+    base = models.save(tmp_path / "base", "qwen2")
+    options = TrainingOptions(steps=40, batch_size=4, lr=3e-3, pooling="likelihood", **more)
+    result = train(models.pairs(), base, tmp_path / "out", options)
+    assert result.figures["accuracy"] > 0.8
+    scorer = Scorer.load(tmp_path / "out", dtype="float32")
+    assert scorer.renderer.rendering.pooling == "likelihood"
+    for problem in models.candidates():
+        assert scorer.score(problem["prompt"], [problem["completion"]])[0] < 0
+    right, wrong = scorer.score("def f200(x):\n", ["    return x + 201\n", "    return x - 201\n"])
+    assert right > wrong
+    start = Scorer.load(base, dtype="float32", likelihood=True)
+    still = train(models.pairs(), base, tmp_path / "still", TrainingOptions(steps=1, lr=1e-12, pooling="likelihood"))
+    assert still is not None
+    same = Scorer.load(tmp_path / "still", dtype="float32")
+    assert same.score_many(QUESTIONS)[0] == pytest.approx(start.score_many(QUESTIONS)[0], abs=1e-5)
+
+
+def test_the_command_takes_any_generator_and_no_classifier(tmp_path, rrk):
+    base = models.save(tmp_path / "base", "qwen2")
+    rows = "".join(json.dumps(row) + "\n" for row in models.candidates()).encode()
+    done = rrk("rerank", "--method", "likelihood", "-m", str(base), "--dtype", "float32", input=rows)
+    assert done.returncode == 0, done.stderr.decode()
+    model, tokenizer = models.network("qwen2", None), models.tokenizer()
+    for line in done.stdout.splitlines():
+        row = json.loads(line)
+        assert row["score"] == pytest.approx(slowly(model, tokenizer, row["prompt"], row["completion"]), abs=1e-4)
+    train(models.pairs(), base, tmp_path / "rr", TrainingOptions(steps=1, lr=1e-6))
+    with pytest.raises(UsageError, match="leave out --method likelihood"):
+        Scorer.load(tmp_path / "rr", likelihood=True)
