@@ -50,6 +50,21 @@ def rerank(
             help="Add `confidence`, the estimated chance of passing; with --top, leave out problems whose best candidate is below P. Needs a reranker calibrated with --dev, or fused.",
         ),
     ] = None,
+    base_url: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--base-url",
+            metavar="URL",
+            help="reward: a server that holds RERANKER computes its score, as http://localhost:8000/v1.",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int,
+        typer.Option("--jobs", "-j", metavar="N", min=1, envvar="RRK_JOBS", help="Requests at a time (--base-url)."),
+    ] = 8,
+    request_timeout: Annotated[
+        float, typer.Option(metavar="S", help="Longest wait for an answer (--base-url).")
+    ] = 600.0,
     token_budget: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(
@@ -94,6 +109,9 @@ def rerank(
       first         the order in which the candidates stand
       oracle        the verdict itself, the ceiling; `passed`
 
+    --base-url asks `vllm serve RERANKER --runner pooling` (or whatever has its /classify or /pooling), with -m the same folder: the
+    text is rendered here, and the folder's known scores are compared first. Its key comes from OPENAI_API_KEY alone.
+
     `rrk sample` writes logprob and tokens, `rrk execute --evidence` writes evidence, `rrk execute` writes passed. The rows of
     a problem stand together (or --unsorted).
 
@@ -103,8 +121,10 @@ def rerank(
       rrk rerank candidates.jsonl --method ngram --top 1 > best.jsonl
       rrk rerank candidates.jsonl --method b4 --ties ngram -o ranked.jsonl
       rrk rerank candidates.jsonl -m runs/reranker --top 1 --min-confidence 0.8 > sure.jsonl
+      rrk rerank candidates.jsonl -m runs/reranker --base-url http://localhost:8000/v1 -j 32 -o ranked.jsonl
       rrk rerank candidates.jsonl -m runs/reranker --engine ray --ray-address auto -o ranked.jsonl --resume
     """
+    import os
     import sys
 
     from rrk import checkpoints, jsonl, manifest, stage
@@ -126,6 +146,8 @@ def rerank(
         raise UsageError(f"--method {method} needs -m {models[method]}; without any model: --method ngram")
     if method not in models and model is not None:
         raise UsageError(f"--method {method} uses no model; leave out -m, or choose {', '.join(models)}")
+    if base_url and (method != "reward" or engine == "ray"):
+        raise UsageError(f"--base-url is for --method reward{' without --engine ray' if engine == 'ray' else ''}")
     if min_confidence is not None and method not in ("reward", "fused"):
         raise UsageError(f"--min-confidence needs a calibrated score: reward or fused, not {method}")
     second = METHODS.get(ties) if ties else None
@@ -152,6 +174,7 @@ def rerank(
         device=device,
         dtype=dtype,
         budget=token_budget,
+        server=(base_url, os.environ.get("OPENAI_API_KEY"), jobs, request_timeout) if base_url else None,
         fit_threads=not options.own_threads(),
     )
     if engine == "ray":
@@ -191,6 +214,7 @@ def rerank(
             "min_confidence": min_confidence,
             "seed": seed,
             "dtype": dtype,
+            **({"base_url": base_url} if base_url else {}),
         },
         work=work,
         unit="problem",
@@ -221,6 +245,7 @@ class _Work:
         device: str,
         dtype: str,
         budget: int | None,
+        server: tuple[str, str | None, int, float] | None,
         fit_threads: bool,
         note: Callable[[str], None] | None = None,
     ) -> None:
@@ -232,7 +257,11 @@ class _Work:
         self._ties = METHODS[ties].score if ties else None
         self._scorer: Any = None
         self._scores: Callable[[Any], list[float]]
-        if method in _READ:
+        if server is not None:
+            from rrk.reranking.served import Served
+
+            self._scorer = Served.load(str(model), *server, note=note or self.notes.append)
+        elif method in _READ:
             from rrk.generation import threads
             from rrk.reranking.scorer import Scorer, question
 
@@ -240,8 +269,6 @@ class _Work:
             self._scorer = Scorer.load(str(model), device, dtype, **how)
             if fit_threads:
                 threads.fit(self._scorer.model)
-            if min_confidence is not None:
-                self._scorer.probability([])
             # One problem at a time: batches of several would make the last bits depend on where a run was cut.
             self._scores = lambda problem: self._scorer.score(*question(problem))
         elif method == "fused":
@@ -251,6 +278,9 @@ class _Work:
         else:
             score = METHODS[method].score
             self._scores = lambda problem: score(problem, seed)  # type: ignore[misc]
+        self._side_by_side = server is not None
+        if min_confidence is not None and self._scorer is not None:
+            self._scorer.probability([])
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -264,8 +294,8 @@ class _Work:
     def __call__(self, items):
         from rrk.reranking.methods import places
 
-        for problem in items:
-            scores = self._scores(problem)
+        one_by_one = ((problem, self._scores(problem)) for problem in items)
+        for problem, scores in self._scorer(items) if self._side_by_side else one_by_one:
             if self._ties is not None:
                 scores = places(scores, self._ties(problem, self._seed))
             yield self._ranked(problem, scores)
