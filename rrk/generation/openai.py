@@ -88,11 +88,13 @@ def _read(choice: dict[str, Any], stops: tuple[str, ...], url: str, chat: bool =
         numbers = [token.get("logprob") for token in told["content"] if isinstance(token, dict)]
     known = isinstance(numbers, list) and all(isinstance(x, (int, float)) for x in numbers)
     reason = choice.get("finish_reason")
-    if reason not in (None, "stop", "eos", "eos_token"):
+    if at >= 0:
+        finish = "stop"  # whatever the server went on to: it knows no stop strings
+    elif reason not in (None, "stop", "eos", "eos_token"):
         finish = str(reason)  # length; abort, content_filter and the like: no end of the program's own
     else:
         # Both EOS and a stop string are called "stop"; vLLM tells them apart in stop_reason (the string, or null for EOS).
-        finish = "stop" if at >= 0 or isinstance(choice.get("stop_reason"), str) else "eos"
+        finish = "stop" if isinstance(choice.get("stop_reason"), str) else "eos"
     return Sample(
         text if at < 0 else text[:at],
         round(float(sum(numbers)), 6) if known and numbers else None,

@@ -68,13 +68,18 @@ class Served:
             raise UsageError(
                 f"-m {folder}: with --base-url give the folder of `rrk train-reranker` that the server holds"
             )
-        if found.rendering.pooling == "mean":
-            raise UsageError("a reranker with mean pooling cannot be served: its score is not the model's own output")
+        if found.rendering.pooling not in ("last", "cls"):
+            how = found.rendering.pooling
+            raise UsageError(
+                f"a reranker with {how} pooling cannot be served: its score is not the classifier's own output"
+            )
         # The endpoints stand beside /v1, not below it.
         root = base_url.rstrip("/").removesuffix("/v1")
         client = Client(root, key, timeout, note, tries, first_pause)
         renderer = _renderer(folder, found.rendering)
-        served = cls(client, _model(client, str(folder)), renderer, found.calibration, jobs)
+        # One that does not list its models is asked by the folder's name, and not for three minutes.
+        name = _model(Client(root, key, timeout, note, min(tries, 2), first_pause), str(folder))
+        served = cls(client, name, renderer, found.calibration, jobs)
         served.check_golden(found.golden, str(folder))
         return served
 
