@@ -25,7 +25,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
-from rrk import __version__, rows
+from rrk import __version__, costs, rows
 from rrk.errors import RrkError, UsageError
 
 BATCH = 1.0  # seconds of a worker's work that are sent at a time
@@ -107,7 +107,9 @@ class Cluster:
         other: dict[str, Any] = {}
         for worker in (*self._gone, *self._workers):
             for name, value in worker.figures.items():
-                if isinstance(value, (int, float)) and not isinstance(value, bool):
+                if name == "cost":
+                    other[name] = costs.add(other.get(name, {}), value)
+                elif isinstance(value, (int, float)) and not isinstance(value, bool):
                     total[name] += value  # type: ignore[assignment]
                 else:
                     other[name] = value

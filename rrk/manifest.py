@@ -30,8 +30,9 @@ def write(
     inputs: Iterable[str] = (),
     seed: int | None = None,
     figures: Mapping[str, Any] | None = None,
+    cost: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the manifest by rename; every other file of the folder must be there already."""
+    """Write the manifest by rename; every other file of the folder must be there already. `cost`: see rrk/costs.py."""
     record = {
         "command": command,
         "rrk": __version__,
@@ -41,6 +42,7 @@ def write(
         "seed": seed,
         "inputs": {str(path): digest(path) for path in inputs},
         "figures": dict(figures or {}),
+        **({"cost": dict(cost)} if cost else {}),
     }
     target = Path(folder) / NAME
     part = target.with_suffix(".json.part")

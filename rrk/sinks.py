@@ -16,7 +16,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from hashlib import blake2b
 from pathlib import Path
@@ -31,6 +31,8 @@ class Sink:
 
     done = 0
     checksum = 0
+    kept_items = 0  # of an earlier run
+    spent: Mapping[str, Any] = {}  # what its items cost, as far as it could tell (rrk/costs.py)
 
     def kept(self) -> Iterator[dict[str, Any]]:
         return iter(())
@@ -38,7 +40,8 @@ class Sink:
     def write(self, output: list[dict[str, Any]], checksum: int) -> None:
         raise NotImplementedError
 
-    def publish(self) -> None: ...
+    def publish(self, cost: Mapping[str, Any], inputs: Sequence[str]) -> None:
+        """Everything is written. What it cost, and what it was made from, is kept beside a file."""
 
     def close(self) -> None: ...
 
@@ -104,14 +107,21 @@ def _ends(path: Path) -> str:
     return state.hexdigest()
 
 
+def made(path: str | Path) -> dict[str, Any] | None:
+    """How a file of rows was made (stage, params, cost, inputs relative to its folder); None where nothing tells, or the file
+    was changed since."""
+    return Made(outputs.target(path)).read()
+
+
 class Made:
     """`.FILE.rrk`: how a complete FILE was made."""
 
     def __init__(self, path: Path):
         self._path, self._record = path, path.with_name(f".{path.name}.rrk")
 
-    def write(self, header: dict[str, Any], items: int, checksum: int) -> None:
-        record = {"rrk": __version__, **header, "items": items, "checksum": checksum, "file": _ends(self._path)}
+    def write(self, header: dict[str, Any], items: int, checksum: int, **more: Any) -> None:
+        known = {"items": items, "checksum": checksum, "file": _ends(self._path), **more}
+        record = {"rrk": __version__, **header, **known}
         fresh = self._record.with_name(f"{self._record.name}.new")
         fresh.write_bytes(jsonl.dumps(record))
         fresh.replace(self._record)
@@ -159,10 +169,13 @@ class File(Sink):
         if entries:
             done, length, checksum = entries[-1].split()
             self.done, self._bytes, self.checksum = int(done), int(length), int(checksum)
+            self.kept_items, self.spent = self.done, self._spent()
         self._stream.truncate(self._bytes)
         self._stream.seek(self._bytes)
         fresh = Path(f"{self._journal_path}.new")
-        fresh.write_bytes(jsonl.dumps(self._header) + b"".join(entry + b"\n" for entry in entries[-1:]))
+        fresh.write_bytes(
+            jsonl.dumps(self._header) + b"".join(entry + b"\n" for entry in entries[-1:]) + self._cost_line()
+        )
         fresh.replace(self._journal_path)
         self._journal = open(self._journal_path, "ab", buffering=0)
 
@@ -194,6 +207,7 @@ class File(Sink):
         recorded = self._journal_path.read_bytes() if self._journal_path.exists() else b""
         first, _, rest = recorded.partition(b"\n")
         whole = rest[: rest.rfind(b"\n") + 1].splitlines()
+        whole = [line for line in whole if not line.startswith(b"cost ")]
         entries = [line for line in whole if len(line.split()) == 3 and int(line.split()[1]) <= size]
         if not resume:
             if not entries:
@@ -213,6 +227,17 @@ class File(Sink):
             )
         return entries
 
+    def _cost_line(self) -> bytes:
+        """`cost {...}`: of a run that ended before it was done, by Ctrl-C or an error; one that is killed cannot tell."""
+        return b"cost " + jsonl.dumps(dict(self.spent)) if self.spent else b""
+
+    def _spent(self) -> dict[str, Any]:
+        told = [line[5:] for line in self._journal_path.read_bytes().splitlines() if line.startswith(b"cost ")]
+        try:
+            return jsonl.loads(told[-1]) if told else {}
+        except ValueError:
+            return {}
+
     def kept(self) -> Iterator[dict[str, Any]]:
         if self._bytes:
             yield from jsonl.read([str(self._part)])
@@ -227,12 +252,14 @@ class File(Sink):
         # After the rows: a journal that is behind costs one item, one that is ahead would lose rows.
         self._journal.write(b"%d %d %d\n" % (self.done, self._bytes, checksum))
 
-    def publish(self) -> None:
+    def publish(self, cost: Mapping[str, Any], inputs: Sequence[str]) -> None:
         os.fsync(self._stream.fileno())
         jsonl.publish(self._part, self._path)
         self._journal_path.unlink()
         try:
-            self._made.write(self._header, self.done, self.checksum)
+            # Relative: a folder may move with all that is in it.
+            made_from = [name if name == jsonl.STDIN else os.path.relpath(name, self._path.parent) for name in inputs]
+            self._made.write(self._header, self.done, self.checksum, cost=dict(cost), inputs=made_from)
         except OSError:
             # A disk without room for the record: the file is whole all the same.
             pass
@@ -244,6 +271,8 @@ class File(Sink):
     def close(self) -> None:
         if self.complete:
             return
+        if self._journal_path.exists():
+            self._journal.write(self._cost_line())
         self._journal.close()
         try:
             self._stream.close()

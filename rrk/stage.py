@@ -20,7 +20,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from rrk import jsonl, outputs, rows
+from rrk import costs, jsonl, outputs, rows
 from rrk.errors import RowError, RrkError, Terminated, Unjudged, UsageError
 from rrk.jsonl import Row
 from rrk.progress import Progress
@@ -55,6 +55,7 @@ class Summary:
     unjudged: int = 0
     seconds: float = 0.0
     figures: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)  # rrk/costs.py
 
     def count(self, row: Mapping[str, Any]) -> None:
         self.rows += 1
@@ -240,12 +241,13 @@ def run(
     validate: Callable[[Row], object] | None = None,
     unsorted: bool = False,
     judges: bool = False,
+    also: Sequence[str] = (),
 ) -> Summary:
     """Run one row stage to its end.
 
     `params` is everything that changes the output; a resumed run must have the same. `validate` raises RowError for a row
     that `work` could not use. With judges=True rows with `passed: null` end in exit code 4 (Unjudged), after all is
-    written. Raises what the stage raises; rows done until then are kept.
+    written. `also`: other files of rows that went in. Raises what the stage raises; rows done until then are kept.
     """
     inputs = list(inputs) or [jsonl.STDIN]
     if jsonl.STDIN in inputs and sys.stdin.isatty():
@@ -262,7 +264,7 @@ def run(
     if io.limit == 0:
         items._ended = True
     summary = Summary(stage)
-    started = time.monotonic()
+    started, meter = time.monotonic(), costs.Meter()
     header = {"stage": stage, "params": dict(params), "limit": io.limit, "shard": io.shard}
     if io.resume and io.force:
         raise UsageError("--resume keeps what is there, --force makes it anew; give one of them")
@@ -282,7 +284,8 @@ def run(
             _drive(stage, items, work, sink, summary, io, unit)
             if items.error is not None:
                 raise items.error
-            sink.publish()
+            summary.cost = _cost(work, meter, sink)
+            sink.publish(summary.cost, [*inputs, *also])
         except (KeyboardInterrupt, Terminated, RrkError, OSError) as error:
             if isinstance(error, OSError):
                 name = "" if io.output == jsonl.STDIN else io.output
@@ -294,13 +297,14 @@ def run(
             if file is not None and isinstance(error, Scattered):
                 file.discard()
             elif file is not None and sink.done:
+                file.spent = _cost(work, meter, sink)
                 kept = f"{sink.done} {'items' if unit == 'row' else 'problems'} done are kept in {io.output}.part"
                 error_to_show.add_note(f"{kept}; the same command with --resume goes on from there")
             if error_to_show is error:
                 raise
             raise error_to_show from None
     summary.seconds = time.monotonic() - started
-    summary.figures |= getattr(work, "figures", {})
+    summary.figures |= {name: value for name, value in getattr(work, "figures", {}).items() if name != "cost"}
     _say(io, _summary_line(summary, io.json, judges), always=io.json)
     if judges and summary.unjudged:
         raise Unjudged(
@@ -340,6 +344,12 @@ def _drive(stage: str, items: Items[Any], work: Work, sink: Sink, summary: Summa
             raise AssertionError(f"{stage}: {len(items.taken)} items without a result")
 
 
+def _cost(work: Work, meter: costs.Meter, sink: Sink) -> dict[str, Any]:
+    """What was used so far, by the runs before this one too; `items` says of how many items it is the cost."""
+    own = {**meter.read(), "items": sink.done - sink.kept_items}
+    return costs.add({**own, **getattr(work, "figures", {}).get("cost", {})}, sink.spent)
+
+
 def _check_readable(inputs: Sequence[str]) -> None:
     # Before anything is written: a misspelt second file should not cost the first one's work.
     for path in inputs:
@@ -367,10 +377,13 @@ def _summary_line(summary: Summary, as_json: bool, judges: bool) -> str:
             **judged,
             **summary.figures,
         }
-        return jsonl.dumps(record | {"seconds": round(summary.seconds, 3)}).decode().rstrip()
+        return jsonl.dumps(record | {"seconds": round(summary.seconds, 3), "cost": summary.cost}).decode().rstrip()
     counts = ", ".join(f"{count} {name}" for name, count in judged.items() if count or name != "unjudged")
     figures = ", ".join(f"{name} {_number(value)}" for name, value in summary.figures.items())
-    parts = [f"{summary.rows} rows", counts, figures, f"{summary.seconds:.1f} s"]
+    spent = f"{summary.seconds:.1f} s"
+    if summary.cost:
+        spent += f" ({summary.cost['cpu_seconds']:.1f} CPU s, {summary.cost['peak_memory'] / 1e9:.2g} GB)"
+    parts = [f"{summary.rows} rows", counts, figures, spent]
     return f"rrk {summary.stage}: " + ", ".join(part for part in parts if part)
 
 

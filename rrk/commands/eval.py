@@ -42,6 +42,19 @@ def eval_(
     rounds: Annotated[
         bool, typer.Option("--rounds", help="INPUTs are reports (or rows), FILE or NAME=FILE: print them as a ledger.")
     ] = False,
+    cost: Annotated[
+        bool,
+        typer.Option(
+            "--cost", help="INPUTs are reports (or rows), FILE or NAME=FILE: quality against cost, a row each."
+        ),
+    ] = False,
+    axis: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="flops|tokens|cpu_seconds|wall_seconds",
+            help="--cost: of an answer. [default: the first that is known]",
+        ),
+    ] = None,
     ppo_log: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--ppo-log", metavar="FILE", help="A log.jsonl of train-ppo: score against probe, by update."),
@@ -71,25 +84,33 @@ def eval_(
     eight languages is one). Rows of temperature 0 beside others are the greedy run. Rows that could not be judged enter no
     figure. Without scores only the samples are measured.
 
+    --cost: an answer is the best-ranked of n candidates and costs all n and the ranking; without scores it is one sample.
+    Executing the hidden tests costs an answer nothing. FLOPs are 2 x parameters x tokens (6 x for training).
+
     \b
     Examples:
       rrk eval scored.jsonl --plot curve.svg --html report.html -o report.json
       rrk eval scored.jsonl --against before.jsonl --fail-if-worse
       rrk eval verdicts.jsonl --by model -k 1,10
       rrk eval --rounds runs/0/report.json runs/1/report.json
+      rrk eval --cost 13B+reranker=a.json 33B=b.json --plot cost.svg
+      rrk eval --cost --by model verdicts.jsonl
       rrk eval --ppo-log runs/policy/log.jsonl --plot over.svg
     """
     import os
     import sys
 
-    from rrk import jsonl
+    from rrk import jsonl, lineage
     from rrk.evaluation import ledger, plots, tables
     from rrk.evaluation import report as reports
 
     given = list(inputs or [])
     if fail_if_worse and not against:
         raise UsageError("--fail-if-worse needs --against FILE")
-    modes = [name for name, on in (("--rounds", rounds), ("--ppo-log", ppo_log), ("--by", by)) if on]
+    if axis and not cost:
+        raise UsageError("--axis belongs to --cost")
+    modes = [name for name, on in (("--rounds", rounds), ("--cost", cost), ("--ppo-log", ppo_log)) if on]
+    modes += ["--by"] if by and not cost else []
     if len(modes) > 1:
         raise UsageError(f"{' and '.join(modes)} do not go together")
     if modes and (against or html):
@@ -120,12 +141,16 @@ def eval_(
             plots.best_of_k(entries, plot)
         return
     given = given or [jsonl.STDIN]
+    if cost:
+        _check_readable([path for _, path in ledger.named(given)])
+        entries = (
+            list(reports.groups(jsonl.read(given), by, **settings).items()) if by else ledger.read(given, **settings)
+        )
+        _cost(entries, axis, plot, output, json, resamples, seed)
+        return
     _check_readable([*given, *([against] if against else [])])
     if by:
-        groups: dict[str, reports.Samples] = {}
-        for row in jsonl.read(given):
-            groups.setdefault(str(row.get(by, "(none)")), reports.Samples()).add(row)
-        named = {name: reports.build(samples, **settings) for name, samples in groups.items()}
+        named = reports.groups(jsonl.read(given), by, **settings)
         _write({reports.KEY: reports.VERSION, "by": by, "groups": named}, output, json)
         if not json:
             _show([tables.systems(named, by)])
@@ -139,7 +164,7 @@ def eval_(
     else:
         for row in jsonl.read(given):
             samples.add(row)
-        found = reports.build(samples, **settings)
+        found = reports.build(samples, **settings, lineage=lineage.trace(given))
     if against:
         other = ledger.load(against, **settings)
         found["against"] = {
@@ -227,6 +252,48 @@ def _write(record: dict[str, Any], output: str | None, json: bool) -> None:
     if json or output == "-":
         sys.stdout.buffer.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
         sys.stdout.buffer.flush()
+
+
+def _cost(
+    entries: list[tuple[str, Any]],
+    axis: str | None,
+    plot: str | None,
+    output: str | None,
+    json: bool,
+    repeats: int,
+    seed: int,
+) -> None:
+    """Quality against cost; every system after the first is compared with it in pairs."""
+    from rrk.evaluation import cost, plots, tables
+    from rrk.evaluation import report as reports
+
+    if axis and axis not in cost.AXES:
+        raise UsageError(f"--axis {axis}: choose one of {', '.join(cost.AXES)}")
+    entries = [(name, found) for name, found in entries if found["problems"]]
+    if not entries:
+        raise UsageError("no judged candidates: every row has passed: null")
+    by = cost.axis(entries, axis)
+    against = [cost.against(entries[0][1], found, by, repeats=repeats, seed=seed) for _, found in entries[1:]]
+    keys = ("problems", "samples", "n", "random", "ranked_pass@1", "oracle", "cost")
+    systems = [{"name": name, **{k: found[k] for k in keys if k in found}} for name, found in entries]
+    pairs = [{"name": name, **found} for (name, _), found in zip(entries[1:], against, strict=True)]
+    _write({reports.KEY: reports.VERSION, "axis": by, "systems": systems, "against": pairs}, output, json)
+    if not json:
+        _show([tables.quality_and_cost(entries)])
+        for (name, _), pair in zip(entries[1:], against, strict=True):
+            _line(tables.quality_against_cost(entries[0][0], name, pair))
+        said = [(name, text) for name, found in entries for text in cost.remarks(found)]
+        for text in dict.fromkeys(text for _, text in said):
+            names = [name for name, own in said if own == text]
+            _say([text if len(names) == len(entries) else f"{', '.join(names)}: {text}"])
+    if plot:
+        plots.quality_and_cost(entries, by, plot)
+
+
+def _line(text: str) -> None:
+    from rrk import terminal
+
+    terminal.line(text)
 
 
 def _ppo(path: str, plot: str | None, output: str | None, json: bool) -> None:

@@ -209,6 +209,7 @@ def execute(
         work=work,
         validate=validate,
         judges=not evidence,
+        also=evidence or (),
     )
     if not quiet:
         for note in getattr(work, "notes", ()):

@@ -286,9 +286,12 @@ class _Work:
     def figures(self) -> dict[str, Any]:
         figures: dict[str, Any] = {"abstained": self.abstained} if self._least is not None else {}
         if self._scorer is not None:
+            from rrk.generation import memory
+
             cuts = self._scorer.renderer.cuts.items()
             figures |= {name: count for name, count in cuts if count and name != "programs"}
             figures["dtype"] = self._scorer.dtype
+            figures["cost"] = memory.cost(self._scorer.model, tokens_read=self._scorer.tokens_read)
         return figures
 
     def __call__(self, items):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rrk import jsonl
+from rrk import jsonl, lineage
 from rrk.errors import RrkError, UsageError
 from rrk.evaluation import report as reports
 from rrk.evaluation import statistics
@@ -49,7 +49,7 @@ def load(
     samples = reports.Samples()
     for row in jsonl.read([path]):
         samples.add(row)
-    return reports.build(samples, ks=ks, repeats=repeats, seed=seed)
+    return reports.build(samples, ks=ks, repeats=repeats, seed=seed, lineage=lineage.trace([path]))
 
 
 def named(specs: Sequence[str]) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from rrk import outputs
 from rrk.errors import RrkError, UsageError
+from rrk.evaluation import cost as costing
 from rrk.evaluation import ppo_log
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
@@ -129,6 +130,36 @@ def _band(axes: Any, points: Sequence[Mapping[str, Any]], colour: str) -> None:
         axes.fill_between(
             xs, [p["low"] for p in known], [p["high"] for p in known], color=colour, alpha=0.15, linewidth=0
         )
+
+
+def quality_and_cost(entries: Sequence[tuple[str, Mapping[str, Any]]], by: str, path: str) -> None:
+    """A point a system, with its intervals on both axes; costs on a logarithmic one (cost.py)."""
+    figure = _figure()
+    axes = figure.add_subplot()
+    for place, (name, report) in enumerate(entries):
+        spent, worth = report["cost"]["answer"][by], report[costing.quality(report)]
+        if spent["mean"] <= 0:
+            continue
+        bars = {
+            side: None if one["low"] is None else [[one["mean"] - one["low"]], [one["high"] - one["mean"]]]
+            for side, one in (("xerr", spent), ("yerr", worth))
+        }
+        axes.errorbar(
+            [spent["mean"]],
+            [worth["mean"]],
+            **bars,
+            color=COLOURS[place % len(COLOURS)],
+            marker=MARKERS[place % len(MARKERS)],
+            linewidth=1.2,
+            capsize=2,
+            label=name + (" (cost estimated)" if report["cost"].get("estimated") else ""),
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel(costing.AXES[by])
+    axes.set_ylabel("answers that pass (95 % interval)")
+    axes.grid(alpha=0.25, which="both")
+    axes.legend(fontsize=8, framealpha=0.8)
+    _save(figure, path)
 
 
 def methods(found: Mapping[str, Mapping[str, Any]], title: str, path: str) -> None:

@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Iterable, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,8 @@ import numpy as np
 from rrk import rows
 from rrk.errors import RowError, UsageError
 from rrk.evaluation import card, estimators, statistics
+from rrk.evaluation import cost as costing
+from rrk.lineage import Lineage
 
 KEY = "rrk_eval"  # the first key of a report's JSON: by it a report is told from rows
 VERSION = 1
@@ -52,6 +54,7 @@ class Judged:
     lengths: MutableSequence[int] = field(default_factory=lambda: array("q"))
     unjudged: int = 0
     best: dict[bool, dict[str, Any]] = field(default_factory=dict)  # the best-scored passing and failing row, if kept
+    drawn: dict[str, costing.Drawn] = field(default_factory=dict)  # by model: what they cost
 
     @property
     def cluster(self) -> str:
@@ -85,6 +88,7 @@ class Samples:
         problem = group.setdefault((language, task), Judged(task, language))
         self.statuses[str(row.get("status") or {True: "OK", False: "Failed", None: "Unjudged"}[verdict])] += 1
         self._add_cost(row)
+        problem.drawn.setdefault(str(row.get("model") or ""), costing.Drawn()).add(row)
         self._notice_repeats(row, language, task)
         if verdict is None:
             problem.unjudged += 1
@@ -154,10 +158,15 @@ def parse_ks(text: str | None) -> list[int] | None:
 
 
 def build(
-    samples: Samples, *, ks: Sequence[int] | None = None, repeats: int = statistics.REPEATS, seed: int = 0
+    samples: Samples,
+    *,
+    ks: Sequence[int] | None = None,
+    repeats: int = statistics.REPEATS,
+    seed: int = 0,
+    lineage: Lineage | None = None,
 ) -> dict[str, Any]:
     """The report of one set of candidates. `ks` defaults to powers of two up to the n that every problem has, and
-    that n."""
+    that n. `lineage`: what the rows were made from."""
     everything = samples.samples()
     problems = [p for p in everything if p.passed]
     greedy = samples.greedy_run()
@@ -169,6 +178,7 @@ def build(
         mine = [p for p in problems if name in (None, p.language)]
         return _section(mine, [p for p in greedy if name in (None, p.language)], wanted, repeats, seed)
 
+    spent, tasks = _cost(samples, everything, lineage, repeats, seed)
     return {
         KEY: VERSION,
         **section(None),
@@ -179,9 +189,17 @@ def build(
         "language": languages[0] if len(languages) == 1 else None,
         "card": _card(problems),
         "statuses": dict(samples.statuses.most_common()),
-        "cost": _cost(samples),
-        "tasks": [_task(p) for p in problems],
+        "cost": spent,
+        "tasks": tasks,
     }
+
+
+def groups(stream: Iterable[dict[str, Any]], by: str, **settings: Any) -> dict[str, dict[str, Any]]:
+    """A report for each value of a field."""
+    found: dict[str, Samples] = {}
+    for row in stream:
+        found.setdefault(str(row.get(by, "(none)")), Samples()).add(row)
+    return {name: build(samples, **settings) for name, samples in found.items()}
 
 
 def _section(
@@ -283,8 +301,10 @@ def _card(problems: Sequence[Judged]) -> dict[str, Any]:
     )
 
 
-def _cost(samples: Samples) -> dict[str, Any]:
-    """What the samples cost, where the rows say it; `_rows` is how many of them do."""
+def _cost(
+    samples: Samples, everything: list[Judged], lineage: Lineage | None, repeats: int, seed: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What the samples cost, where the rows say it (`_rows` is how many of them do), and what an answer does; the tasks."""
     cost = samples.cost
     out: dict[str, Any] = {}
     if cost["time_rows"]:
@@ -293,7 +313,21 @@ def _cost(samples: Samples) -> dict[str, Any]:
         out["wall_seconds"] = float(cost["time_wall"])
     if cost["tokens_rows"]:
         out |= {"tokens": int(cost["tokens"]), "tokens_rows": int(cost["tokens_rows"])}
-    return out
+    judged = [p for p in everything if p.passed]
+    scored = bool(judged) and all(p.scores for p in judged)
+    spent, each = costing.of([p.drawn for p in everything], scored, lineage.stages if lineage else [])
+    tasks = [_task(p) | {"cost": own} for p, own in zip(everything, each, strict=True) if p.passed]
+    names = list(tasks[0]["cost"]) if tasks else []
+    drawn = statistics.resample(
+        [[task["cost"][name] for task in tasks] for name in names],
+        [p.language for p in judged],
+        [p.cluster for p in judged],
+        repeats=repeats,
+        seed=seed,
+    )
+    answer = {name: _figure(float(drawn.means[i]), drawn.interval(i)) for i, name in enumerate(names)}
+    trained = costing.training(lineage.models) if lineage else {}
+    return out | spent | {"answer": answer, **({"training": trained} if trained else {})}, tasks
 
 
 def _task(p: Judged) -> dict[str, Any]:

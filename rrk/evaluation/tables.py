@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rrk.evaluation import cost as costing
+
 Table = tuple[str, list[str], list[list[str]]]
 
 
@@ -106,7 +108,65 @@ def cost(report: Mapping[str, Any]) -> str:
         parts.append(f"{c['cpu_seconds']:.1f} CPU seconds executed ({number(each)} a sample)")
     if "tokens" in c:
         parts.append(f"{c['tokens']} tokens sampled ({c['tokens'] / c['tokens_rows']:.0f} a sample)")
+    if flops := c.get("answer", {}).get("flops"):
+        about = "about " if c["estimated"] else ""
+        parts.append(f"{about}{amounts(flops)} FLOPs an answer ({c['answer_is']})")
     return f"cost: {', '.join(parts)}" if parts else ""
+
+
+def amount(value: float | None, digits: int = 3) -> str:
+    """`1.23T`, `456M`, `12.3`: a large or small number at its size."""
+    if value is None:
+        return "-"
+    size = next(
+        (
+            (s, name)
+            for s, name in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+            if abs(value) >= s
+        ),
+        (1.0, ""),
+    )
+    return f"{value / size[0]:.{digits}g}{size[1]}"
+
+
+def amounts(found: Mapping[str, Any] | None) -> str:
+    """`1.23T [1.2T, 1.26T]`."""
+    if found is None:
+        return "-"
+    mean = amount(found["mean"])
+    return mean if found.get("low") is None else f"{mean} [{amount(found['low'])}, {amount(found['high'])}]"
+
+
+def quality_and_cost(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
+    """A row a system: what its answers are worth, and what they cost."""
+    axes = [name for name in costing.AXES if any(name in found["cost"].get("answer", {}) for _, found in entries)]
+    trained = any(found["cost"].get("training", {}).get("flops") for _, found in entries)
+    header = ["system", "problems", "n", "an answer is", "passes", *(costing.AXES[name] for name in axes)]
+    lines = [
+        [
+            name + (" ~" if found["cost"].get("estimated") else ""),
+            str(found["problems"]),
+            sizes(found),
+            found["cost"].get("answer_is", "-"),
+            figure(found.get(costing.quality(found))),
+            *(amounts(found["cost"].get("answer", {}).get(axis)) for axis in axes),
+            *([amount(found["cost"].get("training", {}).get("flops"))] if trained else []),
+        ]
+        for name, found in entries
+    ]
+    return "", header + (["FLOPs of training"] if trained else []), lines
+
+
+def quality_against_cost(ours: str, theirs: str, found: Mapping[str, Any]) -> str:
+    """`13B beats 33B: .520 against .470 (difference .050 [.010, .090], p .012), at .33 [.30, .36] times its FLOPs an answer`."""
+    paired, spent = found["quality"], found["cost"]
+    p = None if paired["p"] is None else max(paired["p"], paired["p_sign_flip"])
+    verb = "is level with" if p is None or p >= 0.05 else "beats" if paired["difference"] > 0 else "is worse than"
+    difference = figure({**paired, "mean": paired["difference"]})
+    said = f"{ours} {verb} {theirs}: {number(paired['ours'])} against {number(paired['theirs'])} of answers pass"
+    said += f" (difference {difference}, p {p_value(p)}, {paired['pairs']} problems)"
+    ratio = amounts({**spent, "mean": spent["ratio"]})
+    return said if spent["ratio"] is None else f"{said}, at {ratio} times its {costing.AXES[spent['by']]}"
 
 
 def report(found: Mapping[str, Any]) -> list[Table]:

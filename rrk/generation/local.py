@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
-from rrk.generation import chat, dtypes
+from rrk.generation import chat, dtypes, memory
 from rrk.generation.models import load
 from rrk.generation.sampler import Sampler
 from rrk.generation.tasks import Order, Sample, Task, Tasks
@@ -37,7 +38,11 @@ class Engine:
             notice=notice,
         )
 
+    @property
+    def cost(self) -> dict[str, Any]:
+        return memory.cost(self.model)
+
     def __call__(self, tasks: Tasks) -> Iterator[tuple[Task, list[Sample]]]:
         asked = (replace(task, ids=tuple(chat.render(self._sampler.tokenizer, [*task.messages]))) for task in tasks)
         for task, group in self._sampler.stream(asked if self._chat else tasks, tasks.ready):
-            yield task, [Sample(c.text, round(c.logprob, 6), len(c.ids), c.finish) for c in group]
+            yield task, [Sample(c.text, round(c.logprob, 6), len(c.ids), c.finish, len(c.prompt)) for c in group]

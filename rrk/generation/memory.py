@@ -23,6 +23,18 @@ T = TypeVar("T")
 SHARE = 0.5  # of the free memory: gradients, optimiser and other programs need some, too
 
 
+def cost(model: Any, **tokens: int) -> dict[str, Any]:
+    """Size, device and memory of a model, with tokens that it read or wrote (rrk/costs.py). Shared weights count once."""
+    device = next(model.parameters()).device
+    out = {"parameters": sum(weight.numel() for weight in model.parameters()), **tokens, "device": device.type}
+    if device.type == "cuda":
+        out |= {
+            "device": torch.cuda.get_device_name(device),
+            "peak_device_memory": torch.cuda.max_memory_allocated(device),
+        }
+    return out
+
+
 def free(device: torch.device) -> int:
     """Bytes free on the device; on a CPU the least of what the machine and this process's cgroups have left."""
     if device.type == "cuda":

@@ -6,6 +6,7 @@ What is tried again, and what ends the run: rrk/generation/http.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from rrk import seeds
@@ -18,6 +19,7 @@ class Engine:
     """One server. `first_pause` is the first wait in seconds; it doubles."""
 
     about: dict[str, str] = {}  # noqa: RUF012 - a server does not tell
+    cost: dict[str, Any] = {"device": "server"}  # noqa: RUF012 - nor its model's size
 
     def __init__(
         self,
@@ -59,12 +61,16 @@ class Engine:
             }
             if task.stop:
                 body["stop"] = list(task.stop)
-            choices = self._client.post(self._path, body, f"problem '{task.task_id}'").get("choices")
+            answer = self._client.post(self._path, body, f"problem '{task.task_id}'")
+            choices, used = answer.get("choices"), answer.get("usage")
+            read = used.get("prompt_tokens") if isinstance(used, dict) else None
+            read = read if type(read) is int else None
             if not isinstance(choices, list) or not choices or not all(isinstance(c, dict) for c in choices):
                 raise RrkError(
                     f"{self._url}: an answer without choices for '{task.task_id}'; is it a completions server?"
                 )
-            made += [_read(choice, task.stop, self._url, order.chat) for choice in sorted(choices, key=_index)[:want]]
+            drawn = [_read(choice, task.stop, self._url, order.chat) for choice in sorted(choices, key=_index)[:want]]
+            made += [replace(sample, prompt_tokens=read) for sample in drawn]
         return made
 
 

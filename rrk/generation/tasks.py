@@ -81,12 +81,14 @@ class Sample:
     logprob: float | None
     tokens: int | None
     finish: str
+    prompt_tokens: int | None = None  # of the prompt, which is read once for all programs of a problem
 
 
 class Engine(Protocol):
     """Draws programs; may read ahead (`tasks.ready()` is true when next() does not wait)."""
 
     about: dict[str, str]  # what the summary says of it
+    cost: dict[str, Any]  # of its model (rrk/costs.py); tokens are counted here
 
     def __call__(self, tasks: Tasks) -> Iterator[tuple[Task, list[Sample]]]: ...
 
@@ -125,8 +127,8 @@ def tests_prompt(problem: rows.Problem, row: dict[str, Any]) -> str:
     return f"{problem.prompt.rstrip()}\n    pass\n\n# check the correctness of {name}\nassert "
 
 
-def output_rows(task: Task, drawn: list[Sample], order: Order) -> list[dict[str, Any]]:
-    """Candidate rows; with --for tests one row with all samples."""
+def output_rows(task: Task, drawn: list[Sample], order: Order, parameters: int | None = None) -> list[dict[str, Any]]:
+    """Candidate rows; with --for tests one row with all samples. `parameters`: of the model, where that is known."""
     how = {name: getattr(order, name) for name in ("model", "temperature", "top_p", "max_tokens", "seed")}
     head = {"task_id": task.task_id, "language": task.language, "prompt": task.prompt}
     extra = {key: value for key, value in task.row.items() if key in PASSED_ON}
@@ -139,6 +141,9 @@ def output_rows(task: Task, drawn: list[Sample], order: Order) -> list[dict[str,
             own |= chat.candidate(sample.text, rows.problem(task.row, tests=False))
         # Of a chat answer they are the whole answer's.
         own |= {"logprob": sample.logprob, "tokens": sample.tokens, "finish_reason": sample.finish}
+        # What an answer cost can be told from rows alone, whatever pipes they went through.
+        own |= {"prompt_tokens": sample.prompt_tokens} if sample.prompt_tokens is not None else {}
+        own |= {"parameters": parameters} if parameters is not None else {}
         made.append({**head, **own, **{key: value for key, value in extra.items() if key not in own}})
     return made
 
@@ -166,27 +171,33 @@ class Work:
     def __init__(self, order: Order, start: Callable[[], Engine]):
         self._order, self._start = order, start
         self._finished: Counter[str] = Counter()
-        self._tokens = 0
-        self._about: dict[str, str] = {}
+        self._tokens = self._read = 0
+        self._engine: Engine | None = None
 
     @property
     def figures(self) -> dict[str, Any]:
         return {
-            **self._about,
+            **(self._engine.about if self._engine else {}),
             "tokens": self._tokens,
             **{f"ended by {k}": v for k, v in sorted(self._finished.items())},
+            "cost": {
+                **(self._engine.cost if self._engine else {}),
+                "tokens_read": self._read,
+                "tokens_written": self._tokens,
+            },
         }
 
     def __call__(self, items):
         first = next(items, None)
         if first is None:
             return
-        engine = self._start()
-        self._about = engine.about
+        engine = self._engine = self._start()
+        size = engine.cost.get("parameters")
         for done, drawn in engine(Tasks(_Pushed(first, items), self._order)):
             self._finished.update(sample.finish for sample in drawn)
             self._tokens += sum(sample.tokens or 0 for sample in drawn)
-            yield output_rows(done, drawn, self._order)
+            self._read += max((sample.prompt_tokens or 0 for sample in drawn), default=0)
+            yield output_rows(done, drawn, self._order, size)
 
 
 class _Pushed:

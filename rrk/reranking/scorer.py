@@ -85,6 +85,7 @@ class Scorer:
         self.share = share and not encoder and _cache_is_plain(model.config)
         self._checked = not self.share
         self.shift = 0.0  # added to every score
+        self.tokens_read = 0  # a shared prompt once
         self._window = _window(model.config)
 
     @classmethod
@@ -156,6 +157,9 @@ class Scorer:
         alone = [(p, s) for p in groups.keys() - set(shared) for s in groups[p]] if len(shared) < len(groups) else []
         # A set has no order of its own; the batches must not depend on hashing.
         alone.sort()
+        self.tokens_read += sum(len(p) + sum(map(len, groups[p])) for p in shared) + sum(
+            len(p) + len(s) for p, s in alone
+        )
         training = self.model.training
         self.model.eval()
         try:
@@ -175,10 +179,10 @@ class Scorer:
 
     def golden(self) -> list[float]:
         """Scores of record.GOLDEN, in order."""
-        cuts = self.renderer.cuts.copy()
+        cuts, read = self.renderer.cuts.copy(), self.tokens_read
         questions = [Question(*golden) for golden in record.GOLDEN]
         scores = [score for row in self.score_many(questions) for score in row]
-        self.renderer.cuts = cuts
+        self.renderer.cuts, self.tokens_read = cuts, read
         return scores
 
     def check_golden(self, expected: Sequence[float], name: str) -> None:
