@@ -108,7 +108,7 @@ def train_reranker(
     given = dict(locals())
     from dataclasses import fields
 
-    from rrk import checkpoints, jsonl, manifest
+    from rrk import checkpoints, costs, jsonl, manifest
     from rrk.generation import hub, processes, reports, runs
     from rrk.progress import Progress
     from rrk.reranking import pairs as data
@@ -140,7 +140,7 @@ def train_reranker(
         data.validate_pair(pair)
     pairs, problems = data.split(given_pairs, list(jsonl.read([dev])) if dev else None, dev_share, seed, note)
     held_out = _dev(problems) if problems else None
-    asked = Stopping()
+    asked, meter = Stopping(), costs.Meter()
     with Progress("train-reranker", unit="steps", quiet=quiet) as progress, reports.session(report_to or ()):
 
         def on_step(step, of, figures):
@@ -178,6 +178,7 @@ def train_reranker(
         params=params,
         inputs=[*inputs, model, *([dev] if dev else []), *([check] if check else [])],
         seed=seed,
+        cost={**meter.read(), **figures.pop("cost", {})},
         figures=figures,
     )
     told = [*([f"{figures['steps']} steps"] if figures["steps"] is not None else []), runs.loss_text(figures["loss"])]

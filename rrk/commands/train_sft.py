@@ -70,7 +70,7 @@ def train_sft(
     given = dict(locals())
     from dataclasses import fields
 
-    from rrk import checkpoints, jsonl, manifest, rows
+    from rrk import checkpoints, costs, jsonl, manifest, rows
     from rrk.errors import RowError
     from rrk.generation import hub, processes, reports, runs
     from rrk.progress import Progress
@@ -104,7 +104,7 @@ def train_sft(
             )
     if wrong := sum("passed" in row and row["passed"] is not True for row in read):
         note(f"{wrong} of {len(read)} rows did not pass and are left out")
-    asked = Stopping()
+    asked, meter = Stopping(), costs.Meter()
     with Progress("train-sft", unit="steps", quiet=quiet) as progress, reports.session(report_to or ()):
 
         def on_step(step, of, figures):
@@ -127,7 +127,15 @@ def train_sft(
         raise asked.error(output)
     if not processes.first():
         return
-    manifest.write(output, command="train-sft", params=params, inputs=[*inputs, model], seed=seed, figures=figures)
+    manifest.write(
+        output,
+        command="train-sft",
+        params=params,
+        inputs=[*inputs, model],
+        seed=seed,
+        cost={**meter.read(), **figures.pop("cost")},
+        figures=figures,
+    )
     told = [f"{figures['examples']} solutions, {figures['steps']} steps, {runs.loss_text(figures['loss'])}"]
     note(", ".join([*told, *runs.effort_text(figures)]))
     hub.push(output, push_to_hub, note)

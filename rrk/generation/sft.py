@@ -162,6 +162,7 @@ def train(
         "weights": weights,
         "tokens_per_second": trainer.tokens_read / seconds if seconds else None,
         "peak_memory": memory.peak(trainer.args.device),
+        "cost": {**memory.cost(trainer.model, tokens_trained=trainer.tokens_read), "parameters": weights},
         "lr": lr,
         "steps": trainer.state.global_step,
         "loss_first": losses[0] if losses else None,

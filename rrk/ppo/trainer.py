@@ -248,6 +248,7 @@ class Trainer:
             "explained_variance": explained,
             **figures,
             "tokens": int(mask.sum()),
+            "tokens_read": sum(len(d.prompt) + len(d.ids) for d in drawn),
         }
 
     def _rollout(self) -> list[Drawn]:
@@ -311,6 +312,22 @@ class Trainer:
         row["peak_memory"] = memory.peak(self.device)
         self.log.append(row)
 
+    def _cost(self) -> dict[str, Any]:
+        """Of all updates. Drawing and the looks of policy and reference are forward passes; the reranker's are not counted."""
+        rows = [row for row in self.log.rows if "tokens_read" in row]
+        seen, drawn = (sum(row[name] for row in rows) for name in ("tokens_read", "tokens"))
+        size = sum(weight.numel() for weight in self.network.model.parameters())
+        return {
+            "wall_seconds": sum(row["seconds"]["total"] for row in rows),
+            "peak_memory": max((row["peak_memory"] for row in rows), default=0),
+            "parameters": size,
+            "tokens_read": 2 * seen,
+            "tokens_written": drawn,
+            "tokens_trained": self.options.epochs * seen,
+            "device": self.device.type,
+            "items": len(rows),
+        }
+
     def finish(self, inputs: Sequence[str]) -> dict[str, Any]:
         """Write the model (the probe's best, or the last), the manifest last of all, and forget the states."""
         weights = self._weights() if self.best is None else self.best_weights or {}  # {}: not the main process
@@ -336,6 +353,7 @@ class Trainer:
                     inputs=inputs,
                     seed=self.options.seed,
                     figures=figures,
+                    cost=self._cost(),
                 )
             except Exception as error:  # safetensors has its own for a full disk
                 raise RrkError(f"cannot save the model to {self.out} ({error}); --resume tries again") from error

@@ -424,6 +424,7 @@ def _finish(
     seconds = next((row["train_runtime"] for row in reversed(history.log) if "train_runtime" in row), None)
     # Both count from the start or the last --resume.
     result.figures["tokens_per_second"] = trainer._total_train_tokens / seconds if seconds else None
+    result.figures["cost"] = memory.cost(saved.model, tokens_trained=int(trainer._total_train_tokens))
     if told := agreement.note(exact=not options.bf16):
         note(told)
     return result
