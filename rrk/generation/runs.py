@@ -125,9 +125,13 @@ def merged(model: Any, fresh: Callable[[], Any]) -> Any:
 
 def silence() -> None:
     """transformers and datasets draw bars and write warnings; rrk has its own progress."""
+    import warnings
+
     from datasets import disable_progress_bars
     from transformers.utils import logging as chatter
 
+    # Of names that one of them still uses in another.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl)\b")
     chatter.set_verbosity_error()
     chatter.disable_progress_bar()
     disable_progress_bars()

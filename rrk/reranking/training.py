@@ -25,7 +25,7 @@ import torch
 
 from rrk.errors import RrkError, UsageError
 from rrk.generation import memory, packing, processes, reports, runs
-from rrk.reranking import finishing, network, record
+from rrk.reranking import finishing, network, reading, record
 from rrk.reranking.finishing import Agreement, Dev, Result
 from rrk.reranking.pairs import Collator, cut, groups
 from rrk.reranking.render import Rendering
@@ -33,7 +33,6 @@ from rrk.reranking.scorer import Note, Scorer
 
 # Passes over a batch, texts of like length together: in one pass all are padded to the longest. Packed rows differ less.
 PARTS, PACKED_PARTS = 4, 2
-FEW = 4  # groups on which training's reading is compared with the scorer's
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def train(
         history = finishing.History.read(checkpoint)
         return finishing.finish(out, rendering, scorer.device, dev, history, figures, note)[0]
     trainer = _trainer(model, tokenizer, examples, scorer, options, lr, out, dev, should_stop, on_step, report)
-    _check_reading(trainer, scorer, base)
+    reading.check(trainer, scorer, base)
     if options.lora_r and options.bf16:
         runs.narrow(trainer.model)
     runs.claim(out, params)
@@ -214,7 +213,7 @@ def _trainer(
             # Gradients of earlier passes of the step would be lost with this one's.
             if passes > 1 or processes.count() > 1:
                 return step(inputs["attention_mask"].numel())
-            return self.budget.run(plain(self), inputs["attention_mask"].sum(1).tolist(), step, model.zero_grad)
+            return self.budget.run(reading.plain(self), inputs["attention_mask"].sum(1).tolist(), step, model.zero_grad)
 
         def _part_of_step(self, model, part, of: int):
             self.weight = len(part["chosen"]) / of
@@ -230,7 +229,7 @@ def _trainer(
 
         def read(self, model, given: dict[str, torch.Tensor]) -> torch.Tensor:
             # Classifiers find the last token by this id; Trainer.train() sets it to the tokenizer's own, which may be EOS.
-            plain(self).config.get_text_config().pad_token_id = scorer.pad
+            reading.plain(self).config.get_text_config().pad_token_id = scorer.pad
             # DDP averages gradients once a forward pass.
             parts = 1 if processes.count() > 1 else PACKED_PARTS if packed else PARTS
             if packed:
@@ -238,7 +237,7 @@ def _trainer(
                 read: list[torch.Tensor] = []
                 places: list[torch.Tensor] = []
                 for rows in (batch.segments >= 0).sum(1).argsort(stable=True).chunk(parts):
-                    read.append(network.read_packed(plain(self), batch.rows(rows), pooling))
+                    read.append(network.read_packed(reading.plain(self), batch.rows(rows), pooling))
                     places.append(torch.isin(batch.row, rows).nonzero().squeeze(-1))
                 return torch.cat(read)[torch.cat(places).argsort()]
             lengths = given["attention_mask"].sum(1)
@@ -254,10 +253,10 @@ def _trainer(
                 return model(**given).logits.float().squeeze(-1)
             mask = given["attention_mask"]
             batch = network.Batch(given["input_ids"], mask, mask.sum(1), given.get("token_type_ids"))
-            return network.read_scores(plain(self), batch, "mean")
+            return network.read_scores(reading.plain(self), batch, "mean")
 
         def evaluate(self, *_, **__):
-            scorer.model = plain(self)
+            scorer.model = reading.plain(self)
             # The same precision that the training pass has; the head is float32 either way.
             with torch.autocast(scorer.device.type, torch.bfloat16) if options.bf16 else nullcontext():
                 auc = dev.mean_auc(scorer.score_many(dev.questions()))
@@ -341,60 +340,6 @@ def _trainer(
     return trainer
 
 
-def plain(trainer: Any) -> Any:
-    """The sequence classifier under accelerate's and PEFT's wrappers."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-@torch.no_grad()
-def _as_trained(trainer: Any, examples: Sequence[dict[str, Any]], exact: bool = False) -> torch.Tensor:
-    """Logits of some groups' programs, by the pass that the loss is computed with; the model's mode is kept.
-
-    exact: without --bf16's autocast, whose rounding would hide another reading (and is no fault of a base).
-    """
-    made = trainer._prepare_inputs(trainer.data_collator(list(examples)))
-    given = {name: tensor for name, tensor in made.items() if name not in ("chosen", "rejected", "margin")}
-    training = trainer.model.training
-    trainer.model.eval()
-    try:
-        return trainer.logits(trainer.model, given, autocast=not exact).cpu()
-    finally:
-        trainer.model.train(training)
-
-
-@torch.no_grad()
-def _as_scored(model: Any, scorer: Scorer, examples: Sequence[dict[str, Any]]) -> torch.Tensor:
-    """The same by the reading of `rrk rerank`: rows of their own."""
-    ids = [text for example in examples for text in example["ids"]]
-    first = [place for example in examples for place in example["first"]]
-    batch = network.collate(ids, scorer.pad, scorer.device, first if scorer.renderer.type_ids else None, first)
-    return network.read_scores(model, batch, scorer.renderer.rendering.pooling).cpu()
-
-
-def _shortest(examples: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    return sorted(examples, key=lambda example: sum(map(len, example["ids"])))[:count]
-
-
-def _check_reading(trainer: Any, scorer: Scorer, base: str | Path) -> None:
-    """RrkError, before the first step, unless what is trained is what will be scored: both in float32 on a few texts."""
-    model = plain(trainer)
-    training = model.training
-    model.eval()
-    model.config.get_text_config().pad_token_id = scorer.pad
-    try:
-        few = _shortest(trainer.train_dataset, FEW)
-        trained, scored = _as_trained(trainer, few, exact=True), _as_scored(model, scorer, few)
-    finally:
-        model.train(training)
-    apart = float((trained - scored).abs().max())
-    if not apart <= 1e-3 * (1 + float(scored.abs().max())):
-        raise RrkError(
-            f"{base}: {type(model).__name__} scores a program otherwise in a batch for training than alone "
-            f"(by {apart:.3g}): it cannot be trained as a reranker; choose another base, or another --pooling for an encoder"
-        )
-
-
 def _finish(
     trainer,
     scorer: Scorer,
@@ -406,9 +351,9 @@ def _finish(
     fresh: Callable[[], Any],
 ) -> Result:
     """Save; then load what was saved, write down what it scores, and tell if that is not what was trained."""
-    plain(trainer).config.get_text_config().pad_token_id = scorer.pad
-    few = _shortest(trainer.train_dataset, FEW)
-    trained = _as_trained(trainer, few)
+    reading.plain(trainer).config.get_text_config().pad_token_id = scorer.pad
+    few = reading.shortest(trainer.train_dataset, reading.FEW)
+    trained = reading.as_trained(trainer, few)
     model = trainer.accelerator.unwrap_model(trainer.model)
     if trainer.is_world_process_zero():
         if options.lora_r and not options.keep_adapter:
@@ -419,7 +364,7 @@ def _finish(
         return Result(figures)
     history = finishing.History.of(trainer.state)
     result, saved = finishing.finish(out, scorer.renderer.rendering, scorer.device, dev, history, figures, note)
-    agreement = Agreement.of(trained, _as_scored(saved.model, saved, few), [len(one["ids"]) for one in few])
+    agreement = Agreement.of(trained, reading.as_scored(saved.model, saved, few), [len(one["ids"]) for one in few])
     result.figures |= {"as_trained": asdict(agreement), "peak_memory": memory.peak(scorer.device)}
     seconds = next((row["train_runtime"] for row in reversed(history.log) if "train_runtime" in row), None)
     # Both count from the start or the last --resume.
