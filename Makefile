@@ -173,7 +173,7 @@ $(D)/$(1)/test-scored.jsonl: $(D)/$(1)/test-verdicts.jsonl $(D)/$(1)/reranker/rr
 
 $(D)/$(1)/train-report.json: $(D)/$(1)/train-scored.jsonl
 	$$(stale)
-	$(rrk) eval $$< --quiet --output $$@
+	$(rrk) eval $$< --allow-seen --quiet --output $$@
 
 $(D)/$(1)/report.json: $(D)/$(1)/test-scored.jsonl $(D)/$(1)/greedy.jsonl
 	$$(stale)

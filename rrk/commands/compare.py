@@ -25,6 +25,9 @@ def compare(
     ] = "ngram",
     resamples: Annotated[int, typer.Option(min=100, metavar="N", help="Of the bootstrap.")] = 2_000,
     seed: options.Seed = 0,
+    allow_seen: Annotated[
+        bool, typer.Option("--allow-seen", help="On problems that a model was trained on, too; rrk eval --help.")
+    ] = False,
     limit: options.Limit = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
     quiet: options.Quiet = False,
@@ -46,7 +49,7 @@ def compare(
 
     from rrk import jsonl, terminal
     from rrk.evaluation import compare as comparing
-    from rrk.evaluation import plots
+    from rrk.evaluation import contamination, plots
     from rrk.reranking import choices
     from rrk.stage import Unsorted
 
@@ -66,6 +69,11 @@ def compare(
         if not quiet:
             print(f"rrk compare: {text}", file=sys.stderr, flush=True)
 
+    generators = dict.fromkeys(str(row["model"]) for problem in problems for row in problem if row.get("model"))
+    seen = contamination.seen(choices.clusters(problems), contamination.history(given, generators).models)
+    contamination.refuse(seen, allow_seen)
+    for remark in contamination.remarks(seen):
+        say(remark)
     values = choices.values(problems, ties or None, seed, say)
     found = comparing.compare(
         values, choices.languages(problems), choices.clusters(problems), repeats=resamples, seed=seed

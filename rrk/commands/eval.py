@@ -55,10 +55,24 @@ def eval_(
             help="--cost: of an answer. [default: the first that is known]",
         ),
     ] = None,
+    overlap: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="CORPUS", help="INPUTs are problems: which of them share n-grams with this training corpus?"
+        ),
+    ] = None,
+    ngram: Annotated[int, typer.Option(metavar="N", min=1, help="--overlap: words of an n-gram.")] = 13,
     ppo_log: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--ppo-log", metavar="FILE", help="A log.jsonl of train-ppo: score against probe, by update."),
     ] = None,
+    model: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--model", "-m", metavar="DIR", help="Had a part in it, where neither rows nor records say so."),
+    ] = None,
+    allow_seen: Annotated[
+        bool, typer.Option("--allow-seen", help="Measure on problems that a model was trained on; the report says so.")
+    ] = False,
     plot: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(metavar="FILE", help="Draw the best-of-k curve (or the PPO run): .svg, .png or .pdf."),
@@ -84,6 +98,13 @@ def eval_(
     eight languages is one). Rows of temperature 0 beside others are the greedy run. Rows that could not be judged enter no
     figure. Without scores only the samples are measured.
 
+    A report on problems that the generator, the reranker or what they were trained from was trained on is refused (exit 1),
+    in another language too. rrk.json of a trained folder names them; which models had a part is told by the rows' `model` and
+    by the records that stages leave beside -o FILE.
+
+    --overlap: all texts of the corpus' rows against the problems' prompts and solutions, by 13 words in lower case and without
+    punctuation (Brown et al. 2020, arXiv 2005.14165, appendix C); a line a problem.
+
     --cost: an answer is the best-ranked of n candidates and costs all n and the ranking; without scores it is one sample.
     Executing the hidden tests costs an answer nothing. FLOPs are 2 x parameters x tokens (6 x for training).
 
@@ -95,12 +116,13 @@ def eval_(
       rrk eval --rounds runs/0/report.json runs/1/report.json
       rrk eval --cost 13B+reranker=a.json 33B=b.json --plot cost.svg
       rrk eval --cost --by model verdicts.jsonl
+      rrk eval --overlap solutions.jsonl problems.jsonl
       rrk eval --ppo-log runs/policy/log.jsonl --plot over.svg
     """
     import os
     import sys
 
-    from rrk import jsonl, lineage
+    from rrk import jsonl
     from rrk.evaluation import ledger, plots, tables
     from rrk.evaluation import report as reports
 
@@ -109,7 +131,11 @@ def eval_(
         raise UsageError("--fail-if-worse needs --against FILE")
     if axis and not cost:
         raise UsageError("--axis belongs to --cost")
-    modes = [name for name, on in (("--rounds", rounds), ("--cost", cost), ("--ppo-log", ppo_log)) if on]
+    modes = [
+        name
+        for name, on in (("--rounds", rounds), ("--cost", cost), ("--overlap", overlap), ("--ppo-log", ppo_log))
+        if on
+    ]
     modes += ["--by"] if by and not cost else []
     if len(modes) > 1:
         raise UsageError(f"{' and '.join(modes)} do not go together")
@@ -125,7 +151,8 @@ def eval_(
     if not given and sys.stdin.isatty():
         raise UsageError("no input: give a file, or pipe rows in (see rrk eval --help)")
     ks = reports.parse_ks(k)
-    settings: dict[str, Any] = {"ks": ks, "repeats": resamples, "seed": seed}
+    fair: dict[str, Any] = {"allow_seen": allow_seen, "models": model or []}
+    settings: dict[str, Any] = {"ks": ks, "repeats": resamples, "seed": seed, **fair}
     if rounds:
         if not given:
             raise UsageError("--rounds needs files: reports that rrk eval -o wrote, or rows")
@@ -141,16 +168,20 @@ def eval_(
             plots.best_of_k(entries, plot)
         return
     given = given or [jsonl.STDIN]
+    if overlap:
+        if plot:
+            raise UsageError("--overlap draws nothing: leave out --plot")
+        _check_readable([*given, *overlap])
+        _overlap(given, overlap, ngram, output, json)
+        return
     if cost:
         _check_readable([path for _, path in ledger.named(given)])
-        entries = (
-            list(reports.groups(jsonl.read(given), by, **settings).items()) if by else ledger.read(given, **settings)
-        )
+        entries = list(ledger.groups(given, by, **settings).items()) if by else ledger.read(given, **settings)
         _cost(entries, axis, plot, output, json, resamples, seed)
         return
     _check_readable([*given, *([against] if against else [])])
     if by:
-        named = reports.groups(jsonl.read(given), by, **settings)
+        named = ledger.groups(given, by, **settings)
         _write({reports.KEY: reports.VERSION, "by": by, "groups": named}, output, json)
         if not json:
             _show([tables.systems(named, by)])
@@ -164,7 +195,7 @@ def eval_(
     else:
         for row in jsonl.read(given):
             samples.add(row)
-        found = reports.build(samples, **settings, lineage=lineage.trace(given))
+        found = ledger.build(samples, given, **settings)
     if against:
         other = ledger.load(against, **settings)
         found["against"] = {
@@ -288,6 +319,25 @@ def _cost(
             _say([text if len(names) == len(entries) else f"{', '.join(names)}: {text}"])
     if plot:
         plots.quality_and_cost(entries, by, plot)
+
+
+def _overlap(given: list[str], corpus: list[str], n: int, output: str | None, json: bool) -> None:
+    from rrk import jsonl
+    from rrk.evaluation import overlap, tables
+
+    index = overlap.Index(n)
+    for row in jsonl.read(given):
+        index.add(row)
+    for row in jsonl.read(corpus):
+        index.look(row)
+    lines = index.lines()
+    _write({"overlap": lines, "n": n, "rows": index.rows, "source": "arXiv 2005.14165, appendix C"}, output, json)
+    if not json:
+        _show([tables.overlap(lines)])
+        hit = sum(bool(line["rows"]) for line in lines)
+        _line(
+            f"{hit} of {len(lines)} problems share an n-gram of {n} words with the {index.rows} rows of {', '.join(corpus)}"
+        )
 
 
 def _line(text: str) -> None:

@@ -291,7 +291,8 @@ class _Work:
             cuts = self._scorer.renderer.cuts.items()
             figures |= {name: count for name, count in cuts if count and name != "programs"}
             figures["dtype"] = self._scorer.dtype
-            figures["cost"] = memory.cost(self._scorer.model, tokens_read=self._scorer.tokens_read)
+            if not self._side_by_side:  # a server tells nothing of it
+                figures["cost"] = memory.cost(self._scorer.model, tokens_read=self._scorer.tokens_read)
         return figures
 
     def __call__(self, items):

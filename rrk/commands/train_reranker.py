@@ -108,7 +108,7 @@ def train_reranker(
     given = dict(locals())
     from dataclasses import fields
 
-    from rrk import checkpoints, costs, jsonl, manifest
+    from rrk import checkpoints, costs, jsonl, manifest, rows
     from rrk.generation import hub, processes, reports, runs
     from rrk.progress import Progress
     from rrk.reranking import pairs as data
@@ -179,6 +179,8 @@ def train_reranker(
         inputs=[*inputs, model, *([dev] if dev else []), *([check] if check else [])],
         seed=seed,
         cost={**meter.read(), **figures.pop("cost", {})},
+        problems=rows.base_problems(pairs),
+        chosen_by=rows.base_problems(problem[0] for problem in problems or ()),
         figures=figures,
     )
     told = [*([f"{figures['steps']} steps"] if figures["steps"] is not None else []), runs.loss_text(figures["loss"])]

@@ -134,6 +134,7 @@ def train_sft(
         inputs=[*inputs, model],
         seed=seed,
         cost={**meter.read(), **figures.pop("cost")},
+        problems=rows.base_problems(row for row in read if row.get("passed", True)),
         figures=figures,
     )
     told = [f"{figures['examples']} solutions, {figures['steps']} steps, {runs.loss_text(figures['loss'])}"]

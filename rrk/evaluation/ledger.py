@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rrk import jsonl, lineage
+from rrk import jsonl
 from rrk.errors import RrkError, UsageError
+from rrk.evaluation import contamination, statistics
 from rrk.evaluation import report as reports
-from rrk.evaluation import statistics
 
 _SHORT: tuple[str, ...] = (
     *("problems", "samples", "n", "unjudged", "pass@k", "random", "greedy", "ranked_pass@1", "best_of_k", "oracle"),
@@ -31,10 +31,12 @@ def is_report(path: str) -> bool:
     return head.lstrip().startswith(b"{") and f'"{reports.KEY}"'.encode() in head
 
 
-def load(
-    path: str, *, ks: Sequence[int] | None = None, repeats: int = statistics.REPEATS, seed: int = 0
-) -> dict[str, Any]:
-    """The report in a file, or that of the candidate rows in it."""
+def load(path: str, *, allow_seen: bool = True, models: Sequence[str] = (), **settings: Any) -> dict[str, Any]:
+    """The report in a file, or that of the candidate rows in it; `settings` are those of report.build.
+
+    `models`: had a part in it, beside those that records and rows name. RrkError if one was trained on these problems, unless
+    `allow_seen`; a report was allowed when it was made.
+    """
     if is_report(path):
         with jsonl.open_binary(path) as stream:
             try:
@@ -49,7 +51,33 @@ def load(
     samples = reports.Samples()
     for row in jsonl.read([path]):
         samples.add(row)
-    return reports.build(samples, ks=ks, repeats=repeats, seed=seed, lineage=lineage.trace([path]))
+    return build(samples, [path], allow_seen=allow_seen, models=models, **settings)
+
+
+def build(
+    samples: reports.Samples,
+    paths: Sequence[str],
+    *,
+    allow_seen: bool = True,
+    models: Sequence[str] = (),
+    whole: bool = True,
+    **settings: Any,
+) -> dict[str, Any]:
+    """The report of rows that came from these files, `whole`: of all of them; see `load`."""
+    history = contamination.history(paths, [*samples.models(), *models])
+    if not whole:
+        history.stages = []
+    found = reports.build(samples, lineage=history, **settings)
+    contamination.refuse(found["seen"], allow_seen)
+    return found
+
+
+def groups(paths: Sequence[str], by: str, **settings: Any) -> dict[str, dict[str, Any]]:
+    """A report for each value of a field. What the files' making cost as a whole is no group's."""
+    found: dict[str, reports.Samples] = {}
+    for row in jsonl.read(paths):
+        found.setdefault(str(row.get(by, "(none)")), reports.Samples()).add(row)
+    return {name: build(samples, paths, whole=False, **settings) for name, samples in found.items()}
 
 
 def named(specs: Sequence[str]) -> list[tuple[str, str]]:
@@ -65,11 +93,9 @@ def named(specs: Sequence[str]) -> list[tuple[str, str]]:
     return [(name or (Path(p).parent.name if by_folder else Path(p).name.split(".")[0]) or p, p) for name, p in pairs]
 
 
-def read(
-    specs: Sequence[str], *, ks: Sequence[int] | None = None, repeats: int = statistics.REPEATS, seed: int = 0
-) -> list[tuple[str, dict[str, Any]]]:
-    """(name, report) of each round."""
-    return [(name, load(path, ks=ks, repeats=repeats, seed=seed)) for name, path in named(specs)]
+def read(specs: Sequence[str], **settings: Any) -> list[tuple[str, dict[str, Any]]]:
+    """(name, report) of each round; see `load`."""
+    return [(name, load(path, **settings)) for name, path in named(specs)]
 
 
 def steps(

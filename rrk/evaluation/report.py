@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable, MutableSequence, Sequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +33,7 @@ import numpy as np
 
 from rrk import rows
 from rrk.errors import RowError, UsageError
-from rrk.evaluation import card, estimators, statistics
+from rrk.evaluation import card, contamination, estimators, statistics
 from rrk.evaluation import cost as costing
 from rrk.lineage import Lineage
 
@@ -107,6 +107,10 @@ class Samples:
     def samples(self) -> list[Judged]:
         """The problems with their drawn candidates; the greedy ones where nothing else is there."""
         return list((self.drawn or self.greedy).values())
+
+    def models(self) -> list[str]:
+        """The generators that rows name."""
+        return list(dict.fromkeys(name for p in [*self.drawn.values(), *self.greedy.values()] for name in p.drawn))
 
     def greedy_run(self) -> list[Judged]:
         """The greedy run's judged problems, where there is one beside the drawn candidates."""
@@ -187,19 +191,12 @@ def build(
         "repeated": samples.repeated,
         "languages": {name: section(name) for name in languages} if len(languages) > 1 else {},
         "language": languages[0] if len(languages) == 1 else None,
+        "seen": contamination.seen((p.cluster for p in [*problems, *greedy]), lineage.models if lineage else {}),
         "card": _card(problems),
         "statuses": dict(samples.statuses.most_common()),
         "cost": spent,
         "tasks": tasks,
     }
-
-
-def groups(stream: Iterable[dict[str, Any]], by: str, **settings: Any) -> dict[str, dict[str, Any]]:
-    """A report for each value of a field."""
-    found: dict[str, Samples] = {}
-    for row in stream:
-        found.setdefault(str(row.get(by, "(none)")), Samples()).add(row)
-    return {name: build(samples, **settings) for name, samples in found.items()}
 
 
 def _section(

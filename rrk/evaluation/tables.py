@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rrk.evaluation import contamination
 from rrk.evaluation import cost as costing
 
 Table = tuple[str, list[str], list[list[str]]]
@@ -114,6 +115,36 @@ def cost(report: Mapping[str, Any]) -> str:
     return f"cost: {', '.join(parts)}" if parts else ""
 
 
+def overlap(lines: Sequence[Mapping[str, Any]]) -> Table:
+    """A row a problem (overlap.py)."""
+    header = [
+        "problem",
+        "language",
+        "prompt's n-grams",
+        "shared",
+        "solution's n-grams",
+        "shared",
+        "rows",
+        "the first",
+        "for one",
+    ]
+    shown = [
+        [
+            line["task_id"],
+            line["language"],
+            *(
+                str(line["prompt_ngrams"]),
+                number(line["prompt"]),
+                str(line["solution_ngrams"]),
+                number(line["solution"]),
+            ),
+            *(str(line["rows"]), line["first"] or "-", line["example"] or "-"),
+        ]
+        for line in lines
+    ]
+    return "", header, shown
+
+
 def amount(value: float | None, digits: int = 3) -> str:
     """`1.23T`, `456M`, `12.3`: a large or small number at its size."""
     if value is None:
@@ -185,6 +216,7 @@ def remarks(found: Mapping[str, Any]) -> list[str]:
     said = []
     if falls := found.get("falls"):
         said.append(falling(falls))
+    said += contamination.remarks(found.get("seen", {}))
     if (gap := found.get("gap_closed")) and gap["high"] is not None and gap["high"] < 0:
         said.append("the ranking is worse than a random pick")
     least, most = found["n"]

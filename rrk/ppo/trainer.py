@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from rrk import manifest, seeds
+from rrk import manifest, rows, seeds
 from rrk.errors import RrkError, Terminated, UsageError
 from rrk.generation import checkpoints, memory, processes, runs
 from rrk.ppo import checkpoint, loss, sharding
@@ -314,18 +314,18 @@ class Trainer:
 
     def _cost(self) -> dict[str, Any]:
         """Of all updates. Drawing and the looks of policy and reference are forward passes; the reranker's are not counted."""
-        rows = [row for row in self.log.rows if "tokens_read" in row]
-        seen, drawn = (sum(row[name] for row in rows) for name in ("tokens_read", "tokens"))
+        updates = [row for row in self.log.rows if "tokens_read" in row]
+        seen, drawn = (sum(row[name] for row in updates) for name in ("tokens_read", "tokens"))
         size = sum(weight.numel() for weight in self.network.model.parameters())
         return {
-            "wall_seconds": sum(row["seconds"]["total"] for row in rows),
-            "peak_memory": max((row["peak_memory"] for row in rows), default=0),
+            "wall_seconds": sum(row["seconds"]["total"] for row in updates),
+            "peak_memory": max((row["peak_memory"] for row in updates), default=0),
             "parameters": size,
             "tokens_read": 2 * seen,
             "tokens_written": drawn,
             "tokens_trained": self.options.epochs * seen,
             "device": self.device.type,
-            "items": len(rows),
+            "items": len(updates),
         }
 
     def finish(self, inputs: Sequence[str]) -> dict[str, Any]:
@@ -354,6 +354,10 @@ class Trainer:
                     seed=self.options.seed,
                     figures=figures,
                     cost=self._cost(),
+                    problems={rows.base_problem(problem.task_id) for problem in self.problems},
+                    chosen_by={rows.base_problem(problem.task_id) for problem in self.probe.problems}
+                    if self.probe
+                    else (),
                 )
             except Exception as error:  # safetensors has its own for a full disk
                 raise RrkError(f"cannot save the model to {self.out} ({error}); --resume tries again") from error
