@@ -8,7 +8,7 @@ end(out)                                      # the model is saved: forget the c
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,21 @@ def merged(model: Any, fresh: Callable[[], Any]) -> Any:
         model = get_peft_model(fresh(), model.peft_config["default"])
         set_peft_model_state_dict(model, adapters)
     return model.merge_and_unload()
+
+
+def whole(trainer: Any) -> dict[str, Any] | None:
+    """The weights that FSDP has shared out among the processes, gathered in the first; None where each has them whole.
+
+    All processes take part.
+    """
+    return trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
+
+
+def check_sharing(trainer: Any, refused: Mapping[str, Any]) -> None:
+    """UsageError for options that do not go with weights that are shared out (option -> whether it is given)."""
+    for option, given in refused.items():
+        if given and trainer.is_fsdp_enabled:
+            raise UsageError(f"{option} needs whole weights in every process: leave it out, or launch without FSDP")
 
 
 def silence() -> None:

@@ -134,6 +134,7 @@ def train(
     weights = sum(p.numel() for p in model.parameters())
     lr = options.lr or runs.learning_rate(DEFAULT_LR, weights, bool(options.lora_r))
     trainer = _trainer(model, tokenizer, data, options, lr, out, should_stop, on_step, note, report)
+    runs.check_sharing(trainer, {"--lora-r": options.lora_r})
     if options.lora_r and options.bf16:
         runs.narrow(trainer.model)
     runs.claim(out, claimed)
@@ -147,11 +148,12 @@ def train(
     seconds = next((e["train_runtime"] for e in reversed(history) if "train_runtime" in e), None)
     if losses and not math.isfinite(losses[-1]):
         raise RrkError(f"training diverged (loss {losses[-1]}); use a smaller --lr")
+    gathered = runs.whole(trainer)
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
         if options.lora_r:
             model = runs.merged(model, lambda: fresh()[0])
-        model.save_pretrained(out)
+        model.save_pretrained(out, state_dict=gathered)
         tokenizer.save_pretrained(out)
     trainer.accelerator.wait_for_everyone()
     runs.end(out)

@@ -85,12 +85,15 @@ class History:
         return {name: sum(values) / len(values) if values else None for name, values in known.items()}
 
 
-def save(model: Any, tokenizer: Any, out: Path) -> None:
-    """Write the files beside the folder's own and rename them into it, the weights last: they are whole if they are there."""
+def save(model: Any, tokenizer: Any, out: Path, weights: dict[str, Any] | None = None) -> None:
+    """Write the files beside the folder's own and rename them into it, the weights last: they are whole if they are there.
+
+    `weights` in the place of the model's own.
+    """
     part = out / PART
     shutil.rmtree(part, ignore_errors=True)
     try:
-        model.save_pretrained(part)
+        model.save_pretrained(part, state_dict=weights)
         tokenizer.save_pretrained(part)
         made = sorted(part.iterdir(), key=lambda path: (path.suffix == ".safetensors", path.name))
         for path in made:

@@ -144,6 +144,7 @@ def train(
         history = finishing.History.read(checkpoint)
         return finishing.finish(out, rendering, scorer.device, dev, history, figures, note)[0]
     trainer = _trainer(model, tokenizer, examples, scorer, options, lr, out, dev, should_stop, on_step, report)
+    runs.check_sharing(trainer, {"--lora-r": options.lora_r, "--dev": dev is not None})
     reading.check(trainer, scorer, base)
     if options.lora_r and options.bf16:
         runs.narrow(trainer.model)
@@ -355,10 +356,11 @@ def _finish(
     few = reading.shortest(trainer.train_dataset, reading.FEW)
     trained = reading.as_trained(trainer, few)
     model = trainer.accelerator.unwrap_model(trainer.model)
+    gathered = runs.whole(trainer)
     if trainer.is_world_process_zero():
         if options.lora_r and not options.keep_adapter:
             model = runs.merged(model, fresh)
-        finishing.save(model, scorer.tokenizer, out)
+        finishing.save(model, scorer.tokenizer, out, gathered)
     trainer.accelerator.wait_for_everyone()
     if not trainer.is_world_process_zero():
         return Result(figures)
