@@ -221,6 +221,56 @@ def test_files_of_one_case_are_gone_for_the_next(judge):
     assert found.passed
 
 
+def test_nothing_of_one_case_is_left_for_the_next(judge):
+    """Whatever a case changes or starts, the next one finds itself the first: names, modules, builtins, processes, numbers."""
+    leave = (
+        "import builtins, os, sys, time\n"
+        "import random as r\n"
+        "clean = not hasattr(builtins, 'seen') and not hasattr(r, 'seen') and 'left' not in globals() and __name__ == '__main__'\n"
+        "alone = [n for n in os.listdir('/proc') if n.isdigit() and n != '1' and int(n) not in (os.getpid(), os.getppid())]\n"
+        "builtins.seen = r.seen = left = True\n"
+        "sys.setrecursionlimit(77)\n"
+        "if input() != 'stay' and not os.fork():\n"
+        "    os.setsid()\n"
+        "    if not os.fork(): time.sleep(60)\n"
+        "    os._exit(0)\n"
+        "print(clean, alone)\n"
+    )
+    (found,) = judge(python(leave, stdin([(word, "True []") for word in ("stay", "go", "stay", "go", "go", "stay")])))
+    assert found.passed, found
+
+
+def test_a_program_that_harms_the_process_which_forked_it_is_judged_by_what_it_prints(judge):
+    """Killed, interrupted or stopped: the verdict is its own, and the next program's as if nothing had been."""
+    for_it = {
+        "os.kill(os.getppid(), signal.SIGKILL)": True,
+        "os.kill(os.getppid(), signal.SIGINT)": True,
+        "time.sleep(0.2); os.kill(os.getppid(), signal.SIGKILL)": True,
+        "os.kill(0, signal.SIGKILL)": False,
+        "os.kill(-1, signal.SIGKILL)": False,  # in the end there is nobody to be killed, which is an error
+        "os.kill(os.getppid(), signal.SIGSTOP)": None,  # it is waited for, as for any sleeper
+    }
+    jobs = [
+        python(f"import os, signal, time\n{ADD.strip()}\nimport sys; sys.stdout.flush()\n{way}\n", stdin(), timeout=0.2)
+        for way in for_it
+    ]
+    found = judge(*jobs, python(ADD, stdin()))
+    assert [v.passed for v in found[:-2]] == [way for way in for_it.values() if way is not None], found
+    assert found[-2].passed in (True, False)
+    assert found[-1].pass_share == 1.0
+
+
+def test_a_prelude_is_known_to_the_program_and_none_of_its_harm_is_lost(judge):
+    """It runs before the program, once or once a case; what it raises is the case's failure, as if it stood in the program."""
+    right, failing, slow = judge(
+        python("print(twice(int(input())))", stdin([("1", "2"), ("4", "8")], prelude="def twice(n): return 2 * n")),
+        python("print(1)", stdin([("1", "1"), ("4", "1")], prelude="raise ValueError('no')")),
+        python("print(1)", stdin([("1", "1"), ("4", "1")], prelude="while True: pass"), timeout=0.3),
+    )
+    assert (right.passed, failing.reason, slow.status) == (True, "exit", "Timeout")
+    assert "ValueError: no" in failing.stderr
+
+
 def test_memory_and_output_limits_are_a_case_s(judge):
     grow = "n = int(input())\nx = bytearray(n << 20)\nprint(len(x) >> 20)\n"
     long = "n = int(input())\nprint('x' * n)\n"

@@ -2,6 +2,7 @@
 
     whole(text, "", path)                                       # as `python main.py` would: never returns
     called(text, "", path, entry="add", result=3, args=b"[1, 2]")    # writes the JSON of add(1, 2) to descriptor 3
+    Compiled(text, "", path).run(None, 3, b"")                  # the same, compiled once for many children
 
 Nothing here is trusted once the program has begun, and nothing need be: the expected outputs are not in this process, nor in
 any other of the jail, so whatever a program prints or returns is only compared with them, outside.
@@ -27,18 +28,87 @@ DIGITS = 50_000  # of whole numbers as texts: LiveCodeBench's limit
 def whole(program: str, prelude: str, path: str, result: int) -> NoReturn:
     """Run a program as the main module until its end; says b"s" on `result` where it is no Python."""
     _prepare(path)
-    status = _status(program, prelude, path, result)
-    _end(status)
+    space = _main(path)
+    code = _compiled(program, path, result)
+    _end(1 if code is None else _ran(code, program, prelude, path, result, space))
 
 
 def called(program: str, prelude: str, path: str, entry: str, result: int, args: bytes) -> NoReturn:
     """Load a program, call its function (of `class Solution`, if that has it) and say b"v" and the JSON of its value."""
     _prepare(path)
+    space = _main(path)
     arguments = _loads(args)
-    space = _main(path).__dict__
-    status = _status(program, prelude, path, result, space)
-    if status:
-        _end(status)
+    code = _compiled(program, path, result)
+    status = 1 if code is None else _ran(code, program, prelude, path, result, space)
+    _end(status or _told(space, entry, result, arguments))
+
+
+class Compiled:
+    """A program before its first statement, its prelude run: for children of this process, a run each.
+
+    Raises whatever compiling and the prelude raise; whole() and called() then say how that ends.
+    """
+
+    def __init__(self, program: str, prelude: str, path: str) -> None:
+        _prepare(path)
+        self.program, self.path, self.space = program, path, _main(path)
+        self.code = _compile(program, path, "exec", dont_inherit=True)
+        if prelude:
+            _exec(_compile(prelude, "<prelude>", "exec", dont_inherit=True), self.space)
+        # Where a program may find modules of its own making, nobody has looked yet.
+        sys.path_importer_cache.pop(os.path.dirname(path), None)
+
+    def run(self, entry: str | None, result: int, args: bytes) -> NoReturn:
+        """In a child: as whole(), or as called() where there is an entry."""
+        arguments = None if entry is None else _loads(args)
+        status = _ran(self.code, self.program, "", self.path, result, self.space)
+        _end(status or (0 if entry is None else _told(self.space, entry, result, arguments)))
+
+
+def _prepare(path: str) -> None:
+    sys.argv = [path]
+    sys.path.insert(0, os.path.dirname(path))
+    sys.set_int_max_str_digits(DIGITS)
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # type: ignore[misc]
+
+
+def _main(path: str) -> dict[str, Any]:
+    """The namespace of a new main module."""
+    main = types.ModuleType("__main__")
+    main.__dict__.update({"__file__": path, "__builtins__": builtins})
+    sys.modules["__main__"] = main
+    return main.__dict__
+
+
+def _compiled(program: str, path: str, result: int) -> types.CodeType | None:
+    try:
+        code: types.CodeType = _compile(program, path, "exec", dont_inherit=True)
+        return code
+    except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
+        _show(error)
+        _write(result, b"m" if isinstance(error, MemoryError) else b"s")
+        return None
+
+
+def _ran(code: types.CodeType, program: str, prelude: str, path: str, result: int, space: dict[str, Any]) -> int:
+    """The exit status of a program that has come to its end."""
+    try:
+        if prelude:
+            _exec(_compile(prelude, "<prelude>", "exec", dont_inherit=True), space)
+        _exec(code, space)
+    except SystemExit as error:
+        return _code(error)
+    except BaseException as error:
+        linecache.cache[path] = (len(program), None, program.splitlines(True), path)
+        _show(error)
+        if isinstance(error, MemoryError):
+            _write(result, b"m")
+        return 1
+    return 0
+
+
+def _told(space: dict[str, Any], entry: str, result: int, arguments: Any) -> int:
+    """Call the function and write its value; the exit status."""
     try:
         holder: Any = space.get("Solution")
         function = getattr(holder(), entry) if hasattr(holder, entry) else space.get(entry)
@@ -58,43 +128,6 @@ def called(program: str, prelude: str, path: str, entry: str, result: int, args:
     data = b"v" + text.encode("utf-8", "surrogatepass")
     while data:
         data = data[_write(result, data) :]
-    _end(0)
-
-
-def _prepare(path: str) -> None:
-    sys.argv = [path]
-    sys.path.insert(0, os.path.dirname(path))
-    sys.set_int_max_str_digits(DIGITS)
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # type: ignore[misc]
-
-
-def _main(path: str) -> types.ModuleType:
-    main = types.ModuleType("__main__")
-    main.__dict__.update({"__file__": path, "__builtins__": builtins})
-    sys.modules["__main__"] = main
-    return main
-
-
-def _status(program: str, prelude: str, path: str, result: int, space: dict[str, Any] | None = None) -> int:
-    space = _main(path).__dict__ if space is None else space
-    try:
-        code = _compile(program, path, "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
-        _show(error)
-        _write(result, b"m" if isinstance(error, MemoryError) else b"s")
-        return 1
-    try:
-        if prelude:
-            _exec(_compile(prelude, "<prelude>", "exec", dont_inherit=True), space)
-        _exec(code, space)
-    except SystemExit as error:
-        return _code(error)
-    except BaseException as error:
-        linecache.cache[path] = (len(program), None, program.splitlines(True), path)
-        _show(error)
-        if isinstance(error, MemoryError):
-            _write(result, b"m")
-        return 1
     return 0
 
 

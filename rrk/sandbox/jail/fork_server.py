@@ -20,10 +20,11 @@ from typing import Any
 
 from rrk.sandbox.inside import candidate, wire
 from rrk.sandbox.inside.cores import Core
+from rrk.sandbox.inside.program_process import ANSWER
 from rrk.sandbox.jail import kernel
 from rrk.sandbox.jail.box import PROOF_FD, Limits
 from rrk.sandbox.jail.cgroups import Group
-from rrk.sandbox.jail.watch import accurate, reap, sweep, usage
+from rrk.sandbox.jail.watch import accurate, processes, reap, sweep, usage
 
 TICK = 0.04  # seconds between two looks at memory, output and CPU time
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
@@ -272,8 +273,19 @@ class ForkServer:
             kernel.limit([(resource.RLIMIT_NPROC, limits.nproc + 1)])
             kernel.drop_capabilities()
 
-    def watch(self, pid: int, limits: Limits, outputs: tuple[int, int], seq: int | None = None) -> dict[str, Any]:
-        """Wait for the end of `pid` or of what it is granted, then for the end of everything that it started."""
+    def watch(
+        self,
+        pid: int,
+        limits: Limits,
+        outputs: tuple[int, int],
+        seq: int | None = None,
+        line: socket.socket | None = None,
+    ) -> dict[str, Any]:
+        """Wait for the end of `pid` or of what it is granted, then for the end of everything that it started.
+
+        With a line, `pid` is a program process (inside/program_process.py): it lives on if its child ended well and left
+        nobody; otherwise all are killed, and `gone` is true. `lost`: it ended without a word about its child.
+        """
         began = time.monotonic()
         memory = limits.memory_mb << 20
         kills = 0
@@ -281,7 +293,8 @@ class ForkServer:
             # The files of the box and what was printed are this candidate's too, and have their own limits.
             self.group.limit(memory + (limits.files_mb + 64 << 20), limits.nproc + 8)
             kills = self.group.kills()
-        handle = os.pidfd_open(pid)
+        handle = os.pidfd_open(pid) if line is None else line.fileno()
+        forker = None if line is None else pid
         poll = select.poll()
         poll.register(handle, select.POLLIN)
         if seq is not None:
@@ -290,7 +303,7 @@ class ForkServer:
         spent, peak = 0.0, 0
         timed_out: str | None = None
         out_of_memory = stopped = flooded = free = False
-        delay = 0.0
+        delay = burnt = 0.0
         most = limits.output_kb << 10
         while True:
             events = poll.poll(TICK * 1000)
@@ -303,18 +316,22 @@ class ForkServer:
                     break
                 continue
             if not free and seq is not None:
-                self.core.free(pid)
+                for number in [pid] if line is None else processes(self.jailed):
+                    self.core.free(number)
                 free = True
             done, spent_by, rss_by = reap(pid)
             spent, peak = spent + spent_by, max(peak, rss_by)
             if done is not None:
                 status = done
                 break
-            cpu, resident, delay = usage(self.jailed)
+            cpu, resident, delay = usage(self.jailed, forker)
+            burnt = spent + cpu
             flooded = max(os.fstat(fd).st_size for fd in outputs) > most
             wall = time.monotonic() - began
-            if (resident > memory and resident > accurate(self.jailed)) or (self.group and self.group.kills() > kills):
-                out_of_memory = resident <= memory or accurate(self.jailed) > memory
+            if (resident > memory and resident > accurate(self.jailed, forker)) or (
+                self.group and self.group.kills() > kills
+            ):
+                out_of_memory = resident <= memory or accurate(self.jailed, forker) > memory
                 if out_of_memory:
                     break
             if flooded:
@@ -327,17 +344,33 @@ class ForkServer:
                 out_of_memory = resident > 0.9 * memory
                 break
         wall = time.monotonic() - began
-        swept, spent_by, rss_by = sweep(self.jailed, pid)
-        os.close(handle)
-        status = swept if status is None else status
-        spent, peak = spent + spent_by, max(peak, rss_by)
+        gone = lost = False
+        if line is None:
+            swept, spent_by, rss_by = sweep(self.jailed, pid)
+            os.close(handle)
+            status = swept if status is None else status
+            spent, peak = spent + spent_by, max(peak, rss_by)
+        else:
+            answer = said(line)
+            status, left = None, True
+            if len(answer) == ANSWER.size:
+                status, spent_by, rss_by, left = ANSWER.unpack(answer)
+                spent, peak = spent + spent_by, max(peak, rss_by)
+            gone = left or out_of_memory or flooded or stopped or timed_out is not None
+            if gone:
+                _, spent_by, rss_by = sweep(self.jailed, uncounted=pid)
+                spent, peak = max(spent + spent_by, burnt), max(peak, rss_by)
+            lost = status is None and not (out_of_memory or flooded or stopped or timed_out)
+            status = signal.SIGKILL if status is None else status  # as wait() has it
         if self.group and self.group.kills() > kills:
             out_of_memory = True
         sizes = [os.fstat(fd).st_size for fd in outputs]
         killed = status is not None and os.WIFSIGNALED(status) and not stopped
         if timed_out is None and killed and spent > limits.cpu_s:
             timed_out = "cpu"  # the kernel's own limit was faster than our look
+        more = {} if line is None else {"gone": gone, "lost": lost}
         return {
+            **more,
             "status": status,
             "cpu": spent,
             "wall": wall,
@@ -350,3 +383,11 @@ class ForkServer:
             # Time in which it could have run but was not let: was the machine too busy to be fair?
             "overloaded": bool(timed_out) and delay > 0.5 * max(spent, 0.2),
         }
+
+
+def said(line: socket.socket) -> bytes:
+    """What a program process has said, if it has."""
+    try:
+        return line.recv(64, socket.MSG_DONTWAIT)
+    except OSError:
+        return b""

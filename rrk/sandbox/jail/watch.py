@@ -30,8 +30,8 @@ def reap(pid: int) -> tuple[int | None, float, int]:
     return found, spent, peak
 
 
-def sweep(jailed: bool, pid: int | None = None) -> tuple[int | None, float, int]:
-    """Kill and collect every process but our own."""
+def sweep(jailed: bool, pid: int | None = None, uncounted: int | None = None) -> tuple[int | None, float, int]:
+    """Kill and collect every process but our own; the status of `pid`, CPU seconds and largest size of all but `uncounted`."""
     found, spent, peak = None, 0.0, 0
     while True:
         if jailed:
@@ -40,7 +40,7 @@ def sweep(jailed: bool, pid: int | None = None) -> tuple[int | None, float, int]
             except ProcessLookupError:
                 pass
         else:
-            for child in _processes(jailed):
+            for child in processes(jailed):
                 try:
                     os.kill(child, signal.SIGKILL)
                 except OSError:
@@ -49,17 +49,19 @@ def sweep(jailed: bool, pid: int | None = None) -> tuple[int | None, float, int]
             done, status, used = os.wait4(-1, 0)
         except ChildProcessError:
             return found, spent, peak
+        if done == uncounted:
+            continue
         spent += used.ru_utime + used.ru_stime
         peak = max(peak, used.ru_maxrss << 10)
         if done == pid:
             found = status
 
 
-def _processes(jailed: bool) -> list[int]:
-    """All processes of the worker but process 1. Without a jail: all that descend from us."""
+def processes(jailed: bool, but: int | None = None) -> list[int]:
+    """All processes of the worker but process 1 (and `but`). Without a jail: all that descend from us."""
     numbers = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     if jailed:
-        return [number for number in numbers if number != 1]
+        return [number for number in numbers if number not in (1, but)]
     parents = {}
     for number in numbers:
         try:
@@ -73,10 +75,10 @@ def _processes(jailed: bool) -> list[int]:
     return sorted(found - {os.getpid()})
 
 
-def usage(jailed: bool) -> tuple[float, int, float]:
+def usage(jailed: bool, but: int | None = None) -> tuple[float, int, float]:
     """CPU seconds, private memory (bytes) and seconds spent waiting for a core, summed over the worker's processes."""
     cpu, resident, delay = 0, 0, 0
-    for number in _processes(jailed):
+    for number in processes(jailed, but):
         try:
             with open(f"/proc/{number}/stat", "rb") as file:
                 fields = file.read().rpartition(b")")[2].split()
@@ -91,10 +93,10 @@ def usage(jailed: bool) -> tuple[float, int, float]:
     return cpu / _HERTZ, resident * _PAGE, delay / 1e9
 
 
-def accurate(jailed: bool) -> int:
+def accurate(jailed: bool, but: int | None = None) -> int:
     """Memory of all processes (bytes) with shared pages counted once; slower, so asked only when it matters."""
     total = 0
-    for number in _processes(jailed):
+    for number in processes(jailed, but):
         try:
             with open(f"/proc/{number}/smaps_rollup", "rb") as file:
                 for line in file:
