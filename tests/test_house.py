@@ -65,6 +65,7 @@ ALLOWED: dict[str, set[str]] = {
         "rrk.errors",
         "rrk.cases",
         *WORDS,
+        "rrk.sandbox.inside.counting",
         "rrk.sandbox.inside.prepare",  # which modules are pure
         "rrk.sandbox.inside.wire",
         "rrk.sandbox.languages",

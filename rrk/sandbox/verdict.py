@@ -41,6 +41,7 @@ class Job:
 
     timeout (CPU seconds) and memory_mb override the language's own limits. reference is the problem's own solution (it
     continues the prompt): the judge measures it before it believes a timeout; no worker sees it beside a candidate.
+    count: note which asserts hold, and go on after one that does not (Python's tests apart).
     case_set: cases in the place of tests; the program is run on their inputs, and what they expect stays with the judge.
     """
 
@@ -53,6 +54,7 @@ class Job:
     main: bool = False
     timeout: float | None = None
     memory_mb: int | None = None
+    count: bool = False
     reference: str | None = field(default=None, compare=False, repr=False)
     case_set: CaseSet | None = field(default=None, repr=False)
 

@@ -12,6 +12,8 @@ import symtable
 import types
 from dataclasses import dataclass
 
+from rrk.sandbox.inside import counting
+
 # Modules without state, which tests may use in this process itself, and which a program may have imported for its tests.
 PURE = frozenset((
     "math", "cmath", "typing", "collections", "itertools", "functools", "re", "string", "copy", "fractions",
@@ -22,6 +24,9 @@ _LOOSE = frozenset((
     "exec", "eval", "open", "setattr", "delattr", "globals", "vars", "__import__", "compile", "input",
     "breakpoint", "exit", "quit",
 ))  # fmt: skip
+
+
+COUNTING = "_rrk"  # what the names begin with that counting adds to the tests
 
 
 @dataclass
@@ -38,9 +43,10 @@ class Prepared:
     builtins: list[str]  # builtins that the tests use
     defined: set[str]  # names that the tests define at their top
     both: list[str]  # those that a program of the same name would be meant to see
+    asserts: int  # that are counted; 0: none, or these tests have to run as they are
 
 
-def prepare(prompt: str, tests: str, entry: str | None) -> Prepared:
+def prepare(prompt: str, tests: str, entry: str | None, count: bool = False) -> Prepared:
     tree = ast.parse(tests, "<tests>")
     table = symtable.symtable(tests, "<tests>", "exec")
     used, defined = _globals(table)
@@ -50,9 +56,12 @@ def prepare(prompt: str, tests: str, entry: str | None) -> Prepared:
     needed = sorted(
         name for name in used - defined if name in subjects or (name not in own and not hasattr(builtins, name))
     )
+    tame, both, asserts = _tame(nodes), _both(tree), 0
+    if count and counting.plain(tree):
+        tree, asserts = counting.noting(tree, COUNTING)
     code = compile(tree, "<tests>", "exec", dont_inherit=True)
     known = sorted(name for name in used - defined if hasattr(builtins, name))
-    return Prepared(code, tests.splitlines(), needed, subjects, helpers, own, _tame(nodes), known, defined, _both(tree))
+    return Prepared(code, tests.splitlines(), needed, subjects, helpers, own, tame, known, defined, both, asserts)
 
 
 def _globals(table: symtable.SymbolTable) -> tuple[set[str], set[str]]:

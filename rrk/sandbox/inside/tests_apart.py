@@ -24,7 +24,7 @@ from typing import Any
 from rrk.sandbox.inside import wire
 from rrk.sandbox.inside.asserts import failure
 from rrk.sandbox.inside.cores import Follower
-from rrk.sandbox.inside.prepare import PURE, Prepared, prepare
+from rrk.sandbox.inside.prepare import COUNTING, PURE, Prepared, prepare
 from rrk.sandbox.inside.remote import Fallback, Gone, Object, Remote, RemoteExit, Tampered
 
 KEPT, KEPT_TEXT = 512, 4 << 20  # prepared problems, and characters of their tests
@@ -45,7 +45,7 @@ def serve(control: socket.socket) -> None:
         program = blob[: header["program"]]
         prompt = blob[header["program"] : header["program"] + header["prompt"]].decode("utf-8", "surrogatepass")
         tests = blob[header["program"] + header["prompt"] :].decode("utf-8", "surrogatepass")
-        key = (prompt, tests, header["entry"])
+        key = (prompt, tests, header["entry"], header["count"])
         prepared = kept.get(key)
         if prepared is None:
             try:
@@ -71,8 +71,42 @@ def serve(control: socket.socket) -> None:
                 wire.send(control, judge(Remote(talk), program, prepared, header["main"]))
 
 
+class _Counts:
+    """Which asserts held, and what the first that did not says of the program."""
+
+    def __init__(self, remote: Remote, prepared: Prepared) -> None:
+        self.remote, self.prepared = remote, prepared
+        self.notes: dict[int, bool] = {}
+        self.first: dict[str, Any] | None = None
+
+    def names(self) -> dict[str, Any]:
+        return {
+            f"{COUNTING}_held": lambda number: self.notes.setdefault(number, True),
+            f"{COUNTING}_failed": self.failed,
+        }
+
+    def failed(self, number: int, error: BaseException) -> None:
+        self.notes[number] = False
+        if self.first is None:
+            self.first = _ended_by(self.remote, self.prepared, error)
+
+    def told(self, found: dict[str, Any]) -> dict[str, Any]:
+        """With what was counted; the tests' own word is that of the first failure, whatever came after it."""
+        held = "".join("01"[self.notes.get(number, False)] for number in range(self.prepared.asserts))
+        return {**(found if self.first is None else {**self.first, "went_on": True}), "held": held}
+
+
 def judge(remote: Remote, program: bytes, prepared: Prepared | str, main: bool = False) -> dict[str, Any]:
     """The dialog with one candidate; what came of it, in a word (`end`) and a text."""
+    if isinstance(prepared, str) or not prepared.asserts:
+        return _judged(remote, program, prepared, main, {})
+    counts = _Counts(remote, prepared)
+    return counts.told(_judged(remote, program, prepared, main, counts.names()))
+
+
+def _judged(
+    remote: Remote, program: bytes, prepared: Prepared | str, main: bool, names: dict[str, Any]
+) -> dict[str, Any]:
     try:
         letter, text = remote.ask(b"M" if main else b"P", program)
         if letter == b"s":
@@ -85,7 +119,7 @@ def judge(remote: Remote, program: bytes, prepared: Prepared | str, main: bool =
         _FOLLOWER.follow(text)
         if isinstance(prepared, str):
             return {"end": "fallback", "text": prepared}
-        _run(remote, prepared)
+        _run(remote, prepared, names)
         return _ran(remote, prepared)
     except Gone:
         return {"end": "gone"}
@@ -93,16 +127,21 @@ def judge(remote: Remote, program: bytes, prepared: Prepared | str, main: bool =
         return {"end": "fallback", "text": str(error)}
     except Tampered as error:
         return {"end": "tampered", "text": str(error)}
-    except RemoteExit as error:
-        return {"end": "exit", "code": error.code}
-    except SystemExit as error:
-        # unittest.main() leaves this way; it is the tests' own word.
-        finished = isinstance(prepared, Prepared) and any("unittest" in line for line in prepared.lines)
-        if finished and not error.code:
-            return _ran(remote, prepared)
-        return {"end": "fail", "text": f"SystemExit: {error.code}"} if error.code else {"end": "exit", "code": 0}
     except BaseException as error:
-        return _failure(remote, prepared, error)
+        # unittest.main() leaves by SystemExit; it is the tests' own word.
+        finished = isinstance(prepared, Prepared) and any("unittest" in line for line in prepared.lines)
+        if finished and isinstance(error, SystemExit) and not isinstance(error, RemoteExit) and not error.code:
+            return _ran(remote, prepared)
+        return _ended_by(remote, prepared, error)
+
+
+def _ended_by(remote: Remote, prepared: Prepared | str, error: BaseException) -> dict[str, Any]:
+    """What an exception says that ends the tests, or would."""
+    if isinstance(error, RemoteExit):
+        return {"end": "exit", "code": error.code}
+    if isinstance(error, SystemExit):
+        return {"end": "fail", "text": f"SystemExit: {error.code}"} if error.code else {"end": "exit", "code": 0}
+    return _failure(remote, prepared, error)
 
 
 def _ran(remote: Remote, prepared: Prepared | str) -> dict[str, Any]:
@@ -112,8 +151,8 @@ def _ran(remote: Remote, prepared: Prepared | str) -> dict[str, Any]:
     return {"end": "untested"}
 
 
-def _run(remote: Remote, prepared: Prepared) -> None:
-    space: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins}
+def _run(remote: Remote, prepared: Prepared, names: dict[str, Any]) -> None:
+    space: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins, **names}
     if prepared.helpers is not None:
         exec(prepared.helpers, space)
     if prepared.needed or prepared.both:

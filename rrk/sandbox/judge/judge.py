@@ -241,7 +241,7 @@ class Judge:
             return self._recipe(slot, toolchain, together)
         self._provisioner.worker(slot)
         try:
-            limited = self._limited(entry, toolchain)
+            limited = replace(self._limited(entry, toolchain), count=self._all_tests)
             if entry.tests is not None:
                 answer = slot.worker.evidence(limited, entry.tests, self._each_s)
             else:

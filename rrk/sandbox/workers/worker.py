@@ -203,7 +203,13 @@ class Worker:
         seq, talk = self._server.begin(limits)
         parts = [_text(job.program), _text(job.prompt), _text(job.tests)]
         with talk:
-            header = {"program": len(parts[0]), "prompt": len(parts[1]), "entry": job.entry_point, "main": job.main}
+            header = {
+                "program": len(parts[0]),
+                "prompt": len(parts[1]),
+                "entry": job.entry_point,
+                "main": job.main,
+                "count": job.count,
+            }
             try:
                 tests.send(header, b"".join(parts), [talk.fileno()])
             except wire.Gone:
@@ -243,7 +249,13 @@ class Worker:
                         self._server.send({"op": "stop", "seq": seq})
         if found["end"] == "fallback" and not (seen["timed_out"] or seen["memory"] or seen["flooded"]):
             return self._in_process(job, limits, strict=True, patched=patched)
-        return classified(seen, found, "split", self.layers)
+        if found.get("went_on") and not seen.get("error"):
+            # The first failure would have ended the tests: what became of the program after it is no verdict.
+            seen = {**seen, "timed_out": None, "memory": False, "flooded": False, "overloaded": False, "stopped": True}
+        out = classified(seen, found, "split", self.layers)
+        if held := found.get("held"):
+            out.tests_passed, out.tests_total = held.count("1"), len(held)
+        return out
 
     def _in_process(self, job: Job, limits: Limits, strict: bool, patched: Sequence[str]) -> Verdict:
         secret = secrets.token_hex(16)
