@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.case_speed [--lcb FOLDER] [-j 2] [--problems 40] [--rounds 3]
 
---lcb: a checkout of LiveCodeBench (its evaluation/ is imported as it is, and isolates nothing). C++ is compared with compiling
+--lcb: a checkout of LiveCodeBench (its evaluation/ is imported as it is, and isolates nothing). rrk's problems have the prelude
+that `rrk problems livecodebench` gives them, for the runner imports the same before every program. C++ is compared with compiling
 once and running 20 times by hand, with the same flags, one after the other. Rounds alternate; ratios are medians.
 """
 
@@ -20,6 +21,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from rrk.case_benchmarks import PRELUDE
 from rrk.cases import Case, CaseSet, Rule
 from rrk.sandbox import Job, Judge
 
@@ -50,9 +52,12 @@ def inputs(seed: int) -> list[str]:
 
 def by_rrk(work: list[tuple[str, list[str], list[str]]], jobs: int) -> float:
     wanted = [
-        Job("py", "", text, "", full=True, case_set=CaseSet("stdin", tuple(map(Case, given, expected)), Rule("lines")))
+        Job(
+            "py", "", text, "", full=True,
+            case_set=CaseSet("stdin", tuple(map(Case, given, expected)), Rule("lines"), prelude=PRELUDE),
+        )
         for text, given, expected in work
-    ]
+    ]  # fmt: skip
     began = time.perf_counter()
     with Judge(jobs=jobs) as judge:
         assert all(v.passed for v in judge.judge(wanted))
