@@ -28,6 +28,9 @@ def compare(
     allow_seen: Annotated[
         bool, typer.Option("--allow-seen", help="On problems that a model was trained on, too; rrk eval --help.")
     ] = False,
+    format: Annotated[
+        str, typer.Option("--format", metavar="table|markdown|latex|csv", help="Of the table.")
+    ] = "table",
     limit: options.Limit = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
     quiet: options.Quiet = False,
@@ -49,13 +52,15 @@ def compare(
 
     from rrk import jsonl, terminal
     from rrk.evaluation import compare as comparing
-    from rrk.evaluation import contamination, plots
+    from rrk.evaluation import contamination, formats, plots
     from rrk.reranking import choices
     from rrk.stage import Unsorted
 
     given = list(inputs or [jsonl.STDIN])
     if jsonl.STDIN in given and sys.stdin.isatty():
         raise UsageError("no input: give a file, or pipe rows in (see rrk compare --help)")
+    if format not in formats.FORMATS:
+        raise UsageError(f"--format {format}: choose one of {', '.join(formats.FORMATS)}")
     if plot:
         plots.check(plot)
     groups: Any = Unsorted(given, "problem", limit, validate=choices.validate)
@@ -85,8 +90,14 @@ def compare(
         print(jsonl.dumps(record).decode(), end="")
     else:
         _, header, lines = comparing.table(found)
-        terminal.table(header, lines, f"{len(problems)} problems, {count} judged candidates; [95 % interval]")
-        terminal.line(advice, "bold")
+        interval = f"95 % interval: {resamples} resamples of base problems, seed {seed}"
+        title = f"{len(problems)} problems, {count} judged candidates; [{interval}]"
+        if format == "table":
+            terminal.table(header, lines, title)
+            terminal.line(advice, "bold")
+        else:
+            print(formats.written((title, header, lines), format), end="", flush=True)
+            say(advice)
     if plot:
         plots.methods(
             found, f"{', '.join(map(os.path.basename, given))}: {len(problems)} problems, {count} candidates", plot

@@ -88,6 +88,13 @@ def eval_(
     json: Annotated[
         bool, typer.Option("--json", help="Print the report as one JSON object instead of tables.")
     ] = False,
+    format: Annotated[
+        str,
+        typer.Option("--format", metavar="table|markdown|latex|csv", help="Of the tables; all else goes to stderr."),
+    ] = "table",
+    interval: Annotated[
+        str, typer.Option(metavar="percentile|bca", help="Shown in tables and plots; JSON has both.")
+    ] = "percentile",
     resamples: Annotated[int, typer.Option(min=100, metavar="N", help="Of the bootstrap.")] = 10_000,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
@@ -141,12 +148,16 @@ def eval_(
         raise UsageError(f"{' and '.join(modes)} do not go together")
     if modes and (against or html):
         raise UsageError(f"{modes[0]} does not go with {'--against' if against else '--html'}")
+    if interval not in ("percentile", "bca"):
+        raise UsageError(f"--interval {interval}: choose percentile or bca")
+    out = _Out(format)
+    shown: Any = tables.with_bca if interval == "bca" else lambda found: found
     if plot:
         plots.check(plot)
     if ppo_log:
         if given:
             raise UsageError("--ppo-log takes no INPUT")
-        _ppo(ppo_log, plot, output, json)
+        _ppo(out, ppo_log, plot, output, json)
         return
     if not given and sys.stdin.isatty():
         raise UsageError("no input: give a file, or pipe rows in (see rrk eval --help)")
@@ -161,9 +172,10 @@ def eval_(
         entries = ledger.read(given, **settings)
         changes = ledger.steps(entries, repeats=resamples, seed=seed)
         _write(ledger.ledger(entries, changes), output, json)
+        entries = [(name, shown(found)) for name, found in entries]
         if not json:
-            _show([tables.ledger(entries, changes)])
-            _say(f"{name}: {said}" for name, found in entries for said in tables.remarks(found))
+            out.show([tables.ledger(entries, changes)])
+            out.say(f"{name}: {said}" for name, found in entries for said in tables.remarks(found))
         if plot:
             plots.best_of_k(entries, plot)
         return
@@ -172,20 +184,21 @@ def eval_(
         if plot:
             raise UsageError("--overlap draws nothing: leave out --plot")
         _check_readable([*given, *overlap])
-        _overlap(given, overlap, ngram, output, json)
+        _overlap(out, given, overlap, ngram, output, json)
         return
     if cost:
         _check_readable([path for _, path in ledger.named(given)])
         entries = list(ledger.groups(given, by, **settings).items()) if by else ledger.read(given, **settings)
-        _cost(entries, axis, plot, output, json, resamples, seed)
+        _cost(out, shown(entries), axis, plot, output, json, resamples, seed)
         return
     _check_readable([*given, *([against] if against else [])])
     if by:
         named = ledger.groups(given, by, **settings)
         _write({reports.KEY: reports.VERSION, "by": by, "groups": named}, output, json)
+        named = shown(named)
         if not json:
-            _show([tables.systems(named, by)])
-            _say(f"{name}: {said}" for name, found in named.items() for said in tables.remarks(found))
+            out.show([tables.systems(named, by)])
+            out.say(f"{name}: {said}" for name, found in named.items() for said in tables.remarks(found))
         if plot:
             plots.best_of_k(list(named.items()), plot)
         return
@@ -203,8 +216,9 @@ def eval_(
             **reports.compare(found, other, repeats=resamples, seed=seed),
         }
     _write(found, output, json)
+    found = shown(found)
     if not json:
-        _print(found)
+        out.report(found)
     if plot:
         plots.best_of_k([("", found)], plot)
     if html:
@@ -229,44 +243,62 @@ def _check_readable(paths: list[str]) -> None:
             raise UsageError(f"{path}: no such file")
 
 
-def _print(found: dict[str, Any]) -> None:
-    """A report for people."""
-    from rrk import terminal
-    from rrk.evaluation import report as reports
-    from rrk.evaluation import tables
+class _Out:
+    """Where tables and sentences go: people get both; for a paper the tables alone are on standard output."""
 
-    if not found["problems"]:
-        terminal.line("nothing to evaluate: no judged candidates")
-    else:
-        low_high = "[95 % interval over base problems]"
-        terminal.line(f"{found['problems']} problems, {found['samples']} judged samples; mean {low_high}\n")
-        _show(tables.report(found))
-    if cost := tables.cost(found):
-        terminal.line(cost)
-    _say(tables.remarks(found))
-    if comparison := found.get("against"):
-        terminal.line()
-        _show([tables.comparison(comparison, "this", comparison["file"])])
-        metric, outcome = reports.verdict(comparison)
-        terminal.line(f"{metric.replace('_', ' ')}: {outcome} on {comparison['common']} common problems")
-        if left := comparison["only_ours"] + comparison["only_theirs"]:
-            terminal.line(f"note: {left} problems are in one of the two only and left out of the comparison")
+    def __init__(self, how: str) -> None:
+        from rrk.evaluation import formats
 
+        if how not in formats.FORMATS:
+            raise UsageError(f"--format {how}: choose one of {', '.join(formats.FORMATS)}")
+        self.how = how
 
-def _show(shown: list[Any]) -> None:
-    from rrk import terminal
+    def report(self, found: dict[str, Any]) -> None:
+        from rrk.evaluation import report as reports
+        from rrk.evaluation import tables
 
-    for number, (title, header, lines) in enumerate(shown):
-        if number:
-            terminal.line()
-        terminal.table(header, lines, title)
+        if not found["problems"]:
+            self.line("nothing to evaluate: no judged candidates")
+        else:
+            counts = f"{found['problems']} problems, {found['samples']} judged samples"
+            self.line(f"{counts}; mean [{tables.bootstrap(found)}]\n")
+            self.show(tables.report(found))
+        if cost := tables.cost(found):
+            self.line(cost)
+        self.say(tables.remarks(found))
+        if comparison := found.get("against"):
+            self.line()
+            self.show([tables.comparison(comparison, "this", comparison["file"])])
+            metric, outcome = reports.verdict(comparison)
+            self.line(f"{metric.replace('_', ' ')}: {outcome} on {comparison['common']} common problems")
+            if left := comparison["only_ours"] + comparison["only_theirs"]:
+                self.line(f"note: {left} problems are in one of the two only and left out of the comparison")
 
+    def show(self, shown: list[Any]) -> None:
+        from rrk import terminal
+        from rrk.evaluation import formats
 
-def _say(remarks: Any) -> None:
-    from rrk import terminal
+        for number, (title, header, lines) in enumerate(shown):
+            if number:
+                print(flush=True)
+            if self.how == "table":
+                terminal.table(header, lines, title)
+            else:
+                print(formats.written((title, header, lines), self.how), end="", flush=True)
 
-    for remark in remarks:
-        terminal.line(f"note: {remark}", "yellow")
+    def line(self, text: str = "", style: str = "") -> None:
+        import sys
+
+        from rrk import terminal
+
+        if self.how == "table":
+            terminal.line(text, style)
+        elif text:
+            print(f"rrk eval: {text.strip()}", file=sys.stderr, flush=True)
+
+    def say(self, remarks: Any) -> None:
+        for remark in remarks:
+            self.line(f"note: {remark}", "yellow")
 
 
 def _write(record: dict[str, Any], output: str | None, json: bool) -> None:
@@ -286,6 +318,7 @@ def _write(record: dict[str, Any], output: str | None, json: bool) -> None:
 
 
 def _cost(
+    out: _Out,
     entries: list[tuple[str, Any]],
     axis: str | None,
     plot: str | None,
@@ -310,18 +343,18 @@ def _cost(
     pairs = [{"name": name, **found} for (name, _), found in zip(entries[1:], against, strict=True)]
     _write({reports.KEY: reports.VERSION, "axis": by, "systems": systems, "against": pairs}, output, json)
     if not json:
-        _show([tables.quality_and_cost(entries)])
+        out.show([tables.quality_and_cost(entries)])
         for (name, _), pair in zip(entries[1:], against, strict=True):
-            _line(tables.quality_against_cost(entries[0][0], name, pair))
+            out.line(tables.quality_against_cost(entries[0][0], name, pair))
         said = [(name, text) for name, found in entries for text in cost.remarks(found)]
         for text in dict.fromkeys(text for _, text in said):
             names = [name for name, own in said if own == text]
-            _say([text if len(names) == len(entries) else f"{', '.join(names)}: {text}"])
+            out.say([text if len(names) == len(entries) else f"{', '.join(names)}: {text}"])
     if plot:
         plots.quality_and_cost(entries, by, plot)
 
 
-def _overlap(given: list[str], corpus: list[str], n: int, output: str | None, json: bool) -> None:
+def _overlap(out: _Out, given: list[str], corpus: list[str], n: int, output: str | None, json: bool) -> None:
     from rrk import jsonl
     from rrk.evaluation import overlap, tables
 
@@ -333,20 +366,14 @@ def _overlap(given: list[str], corpus: list[str], n: int, output: str | None, js
     lines = index.lines()
     _write({"overlap": lines, "n": n, "rows": index.rows, "source": "arXiv 2005.14165, appendix C"}, output, json)
     if not json:
-        _show([tables.overlap(lines)])
+        out.show([tables.overlap(lines)])
         hit = sum(bool(line["rows"]) for line in lines)
-        _line(
+        out.line(
             f"{hit} of {len(lines)} problems share an n-gram of {n} words with the {index.rows} rows of {', '.join(corpus)}"
         )
 
 
-def _line(text: str) -> None:
-    from rrk import terminal
-
-    terminal.line(text)
-
-
-def _ppo(path: str, plot: str | None, output: str | None, json: bool) -> None:
+def _ppo(out: _Out, path: str, plot: str | None, output: str | None, json: bool) -> None:
     from rrk.evaluation import plots, ppo_log
 
     _check_readable([path])
@@ -354,7 +381,7 @@ def _ppo(path: str, plot: str | None, output: str | None, json: bool) -> None:
     said = ppo_log.remarks(log)
     _write({"ppo_log": log, "remarks": said}, output, json)
     if not json:
-        _show([ppo_log.table(log)])
-        _say(said)
+        out.show([ppo_log.table(log)])
+        out.say(said)
     if plot:
         plots.ppo(log, plot)

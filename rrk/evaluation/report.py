@@ -17,7 +17,8 @@ problems within a language, and then over languages (the paper's average); inter
     falls          the best-of-k curve has its peak before n: the mark of an over-optimised score
     auc, card      the report card of the score (card.py)
 
-A figure is {"mean", "low", "high"}; low and high are null where there are fewer than two base problems.
+A figure is {"mean", "low", "high"}, with "bca": [low, high] beside the percentile interval; low and high are null where there
+are fewer than two base problems. `bootstrap` says how they were drawn.
 """
 
 from __future__ import annotations
@@ -186,6 +187,7 @@ def build(
     return {
         KEY: VERSION,
         **section(None),
+        "bootstrap": {"unit": "base problem", "resamples": repeats, "seed": seed, "interval": "percentile"},
         "unjudged": sum(p.unjudged for p in everything),
         "unjudged_problems": sum(not p.passed for p in everything),
         "repeated": samples.repeated,
@@ -227,7 +229,9 @@ def _section(
     drawn = statistics.resample(list(columns.values()), strata, clusters, repeats=repeats, seed=seed)
 
     def figure(name: Any) -> dict[str, Any] | None:
-        return _figure(float(drawn.means[at[name]]), drawn.interval(at[name])) if name in at else None
+        return (
+            _figure(float(drawn.means[at[name]]), drawn.interval(at[name]), drawn.bca(at[name])) if name in at else None
+        )
 
     out["pass@k"] = {str(k): figure(("pass", k)) for k in ks}
     out["random"], out["oracle"] = figure("random"), figure("oracle")
@@ -236,15 +240,18 @@ def _section(
         found = statistics.resample(
             [rates], [p.language for p in greedy], [p.cluster for p in greedy], repeats=repeats, seed=seed
         )
-        out["greedy"] = _figure(float(found.means[0]), found.interval(0)) | {"problems": len(greedy)}
+        out["greedy"] = _figure(float(found.means[0]), found.interval(0), found.bca(0)) | {"problems": len(greedy)}
     if scored:
         out["ranked_pass@1"] = figure("ranked")
         out["best_of_k"] = [{"k": k, **(figure(("best", k)) or {})} for k in points]
         r, low, high = (at[name] for name in ("ranked", "random", "oracle"))
         with np.errstate(invalid="ignore", divide="ignore"):
             gaps = (drawn.draws[:, r] - drawn.draws[:, low]) / (drawn.draws[:, high] - drawn.draws[:, low])
-        mean = estimators.gap_closed(*(float(drawn.means[i]) for i in (r, low, high)))
-        out["gap_closed"] = None if mean is None else _figure(mean, statistics.quantiles(gaps))
+            mean = estimators.gap_closed(*(float(drawn.means[i]) for i in (r, low, high)))
+            j = drawn.without
+            apart = (j[:, r] - j[:, low]) / (j[:, high] - j[:, low]) if len(j) else np.zeros(0)
+        bca = None if mean is None else statistics.bca(mean, gaps, apart)
+        out["gap_closed"] = None if mean is None else _figure(mean, statistics.quantiles(gaps), bca)
         out["falls"] = _falls(drawn, at, points)
         out["auc"] = _auc(problems, repeats, seed)
     return out
@@ -256,9 +263,11 @@ def _curve_points(n: int, ks: Sequence[int]) -> list[int]:
     return sorted({*(round(x) for x in np.geomspace(1, n, _CURVE)), *(k for k in ks if k <= n)})
 
 
-def _figure(mean: float, interval: tuple[float, float] | None) -> dict[str, Any]:
+def _figure(
+    mean: float, interval: tuple[float, float] | None, bca: tuple[float, float] | None = None
+) -> dict[str, Any]:
     low, high = interval or (None, None)
-    return {"mean": mean, "low": low, "high": high}
+    return {"mean": mean, "low": low, "high": high, **({"bca": list(bca)} if bca else {})}
 
 
 def _falls(drawn: statistics.Resampled, at: dict[Any, int], points: Sequence[int]) -> dict[str, Any] | None:
@@ -285,7 +294,7 @@ def _auc(problems: Sequence[Judged], repeats: int, seed: int) -> dict[str, Any] 
         repeats=repeats,
         seed=seed,
     )
-    return _figure(float(found.means[0]), found.interval(0)) | {"problems": len(mixed)}
+    return _figure(float(found.means[0]), found.interval(0), found.bca(0)) | {"problems": len(mixed)}
 
 
 def _card(problems: Sequence[Judged]) -> dict[str, Any]:
@@ -322,7 +331,7 @@ def _cost(
         repeats=repeats,
         seed=seed,
     )
-    answer = {name: _figure(float(drawn.means[i]), drawn.interval(i)) for i, name in enumerate(names)}
+    answer = {name: _figure(float(drawn.means[i]), drawn.interval(i), drawn.bca(i)) for i, name in enumerate(names)}
     trained = costing.training(lineage.models) if lineage else {}
     return out | spent | {"answer": answer, **({"training": trained} if trained else {})}, tasks
 

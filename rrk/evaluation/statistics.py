@@ -19,7 +19,8 @@ problems. They should agree.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -105,9 +106,39 @@ class Resampled:
 
     means: np.ndarray
     draws: np.ndarray
+    without: np.ndarray = field(
+        default_factory=lambda: np.zeros((0, 0))
+    )  # (clusters, V): the means without each cluster
 
     def interval(self, at: int, level: float = 0.95) -> tuple[float, float] | None:
         return quantiles(self.draws[:, at], level)
+
+    def bca(self, at: int, level: float = 0.95) -> tuple[float, float] | None:
+        return bca(float(self.means[at]), self.draws[:, at], self.without[:, at], level) if len(self.draws) else None
+
+
+def bca(mean: float, draws: np.ndarray, without: np.ndarray, level: float = 0.95) -> tuple[float, float] | None:
+    """The bias-corrected and accelerated interval (Efron 1987, equations 4.1 and 6.6 by the jackknife over clusters), which
+    follows a skewed distribution where percentiles lag behind; None where nothing is known. `without`: see Resampled."""
+    known, jack = draws[np.isfinite(draws)], without[np.isfinite(without)]
+    if not len(known) or not len(jack):
+        return None
+    if known.min() == known.max():
+        return float(known[0]), float(known[0])
+    normal = NormalDist()
+    below = float((np.sum(known < mean) + np.sum(known <= mean)) / (2 * len(known)))
+    if not 0 < below < 1:
+        return quantiles(draws, level)
+    bias = normal.inv_cdf(below)
+    apart = jack.mean() - jack
+    scale = float((apart**2).sum()) ** 1.5
+    acceleration = float((apart**3).sum()) / (6 * scale) if scale else 0.0
+    found = []
+    for tail in ((1 - level) / 2, (1 + level) / 2):
+        z = bias + normal.inv_cdf(tail)
+        found.append(normal.cdf(bias + z / (1 - acceleration * z)))
+    low, high = np.quantile(known, found)
+    return float(low), float(high)
 
 
 def quantiles(draws: np.ndarray, level: float = 0.95) -> tuple[float, float] | None:
@@ -151,7 +182,10 @@ def resample(
             total[here] += (weights[here] @ sums[:, s]) / counts[here, None]
             present += here
         out.append(total / present[:, None])
-    return Resampled(means, np.concatenate(out))
+    left = seen.sum(0) - seen
+    with np.errstate(invalid="ignore", divide="ignore"):
+        without = np.where(left[:, :, None] > 0, (sums.sum(0) - sums) / left[:, :, None], np.nan)
+    return Resampled(means, np.concatenate(out), np.nanmean(without, axis=1))
 
 
 def bootstrap(

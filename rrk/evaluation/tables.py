@@ -35,6 +35,26 @@ def p_value(p: float | None) -> str:
     return "-" if p is None else "<.001" if p < 0.001 else number(p)
 
 
+def with_bca(found: Any) -> Any:
+    """The same report with BCa intervals where percentiles stood."""
+    if isinstance(found, dict):
+        out = {name: with_bca(value) for name, value in found.items()}
+        if "bca" in out:
+            out["low"], out["high"] = out["bca"]
+        if "bootstrap" in out:
+            out["bootstrap"] = {**out["bootstrap"], "interval": "BCa"}
+        return out
+    return type(found)(with_bca(value) for value in found) if isinstance(found, (list, tuple)) else found
+
+
+def bootstrap(found: Mapping[str, Any]) -> str:
+    """`95 % interval: percentile bootstrap over base problems, 10000 resamples, seed 0`."""
+    how = found.get("bootstrap")
+    if not how:
+        return "95 % interval over base problems"
+    return f"95 % interval: {how['interval']} bootstrap over base problems, {how['resamples']} resamples, seed {how['seed']}"
+
+
 def sizes(section: Mapping[str, Any]) -> str:
     """`20`, or `16-33` where problems differ."""
     low, high = section["n"]
