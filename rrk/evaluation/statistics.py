@@ -126,7 +126,8 @@ def bca(mean: float, draws: np.ndarray, without: np.ndarray, level: float = 0.95
     if known.min() == known.max():
         return float(known[0]), float(known[0])
     normal = NormalDist()
-    below = float((np.sum(known < mean) + np.sum(known <= mean)) / (2 * len(known)))
+    # Draws that equal the mean count half, whatever their last bits.
+    below = float((np.sum(known < mean - 1e-12) + np.sum(known <= mean + 1e-12)) / (2 * len(known)))
     if not 0 < below < 1:
         return quantiles(draws, level)
     bias = normal.inv_cdf(below)
