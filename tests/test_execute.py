@@ -344,3 +344,43 @@ def test_programs_are_taken_out_of_chat_answers(rrk, problems):
     assert b"answers without a program 1" in done.stderr
     plain = rrk("execute", "-p", problems, input=encode(*rows))
     assert [row["passed"] for row in decode(plain.stdout)] == [False] * 4
+
+
+def test_public_cases_are_evidence_and_hidden_ones_are_not(rrk, tmp_path):
+    """What a problem shows ranks programs; a case that it hides changes nothing in the rows."""
+    shown = [{"input": "1 2\n", "output": "3\n", "public": True}, {"input": "5 5\n", "output": "10\n", "public": True}]
+    programs = {
+        "print(sum(map(int, input().split())))": "11",
+        "a, b = map(int, input().split())\nprint(3)": "10",
+        "print(": "00",
+        "print( sum( map(int, input().split())) , '')": "11",
+    }
+    answers = [
+        {"task_id": "sum", "language": "py", "completion_id": number, "completion": text}
+        for number, text in enumerate(programs)
+    ]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    told = []
+    for hidden in ("7\n", "8\n"):
+        problem = {
+            "task_id": "sum",
+            "language": "py",
+            "prompt": "",
+            "cases": [*shown, {"input": "3 4\n", "output": hidden}],
+        }
+        (tmp_path / "p.jsonl").write_text(json.dumps(problem) + "\n")
+        done = rrk("execute", "-p", "p.jsonl", "--public-cases", "c.jsonl")
+        assert done.returncode == 0, done.stderr
+        told.append(done.stdout)
+    assert told[0] == told[1]
+    found = [json.loads(line) for line in told[0].splitlines()]
+    assert [row["evidence"]["passed"] for row in found] == list(programs.values())
+    outputs = [row["evidence"]["outputs"] for row in found]
+    assert outputs == [outputs[0], [outputs[0][0]] * 2, [None, None], outputs[0]]
+    assert all("passed" not in row for row in found)
+    ranked = rrk("rerank", "--method", "codet", input=told[0])
+    assert ranked.returncode == 0, ranked.stderr
+    assert [json.loads(line)["rank"] for line in ranked.stdout.splitlines()][2] == 4
+    (tmp_path / "p.jsonl").write_text(json.dumps({**problem, "cases": [{"input": "", "output": ""}]}) + "\n")
+    refused = rrk("execute", "-p", "p.jsonl", "--public-cases", "c.jsonl")
+    assert (refused.returncode, b"shows no case with public" in refused.stderr) == (3, True)

@@ -74,6 +74,10 @@ def execute(
             help="Run these generated tests instead, and add 'evidence'. Hidden tests are not even loaded.",
         ),
     ] = None,
+    public_cases: Annotated[
+        bool,
+        typer.Option("--public-cases", help="Run the cases that problems show instead, and add 'evidence' of them."),
+    ] = False,
     each_timeout: Annotated[
         float,
         typer.Option(
@@ -126,6 +130,9 @@ def execute(
     --evidence takes rows {task_id, tests: ["assert f(1) == 2", ...]}, {task_id, samples: [...]} (what a model wrote when
     asked for tests, as CodeT's) or {task_id, inputs: ["(1, 2)", ...]}, for `rrk rerank --method codet|mbr-exec|b4`.
 
+    --public-cases makes such evidence of the cases with `public: true`, which a problem's text shows: which of them a program
+    got right, and what it printed. Hidden cases are not even kept.
+
     --engine ray runs the same on all nodes of a cluster (extra `ray`), batches of a problem together, and gives the rows of a
     local run. Each node uses its own jail, and the field `sandbox` says which; one that cannot jail is left out. What ran on a
     worker or node that dies is run again on another.
@@ -148,15 +155,17 @@ def execute(
         raise UsageError(f"--engine {engine}: give local or ray")
     if engine == "ray" and sandbox in ENGINES:
         raise UsageError(f"--engine ray uses the nodes' own jails: leave out --sandbox {sandbox}")
-    if evidence and repeat > 1:
-        raise UsageError("--repeat and --evidence do not go together")
+    if (evidence or public_cases) and repeat > 1:
+        raise UsageError(f"--repeat and {'--evidence' if evidence else '--public-cases'} do not go together")
+    if evidence and public_cases:
+        raise UsageError("--evidence and --public-cases: one at a time, for a row has one 'evidence'")
     for path in (*(problems or ()), *(evidence or ()), *(packages or ())):
         if not os.path.exists(path):
             raise UsageError(f"{path}: no such file")
     if packages and sandbox in ENGINES:
         raise UsageError(f"--packages: in {sandbox}, install them into the image (sandboxes/Containerfile)")
     cores = jobs or len(os.sched_getaffinity(0))
-    known = Problems(problems or [], hidden=not evidence)
+    known = Problems(problems or [], hidden=not (evidence or public_cases), public=public_cases)
     generated = Evidence(evidence, known) if evidence else None
 
     def validate(row) -> None:
@@ -171,6 +180,7 @@ def execute(
             "--memory": memory,
             "--repeat": repeat,
             "--all-tests": all_tests or None,
+            "--public-cases": public_cases or None,
         }
         flags |= {"--each-timeout": each_timeout if evidence else None}
         work: Any = Container(sandbox, flags, problems or [], evidence or [], sandboxes or [])
@@ -186,6 +196,7 @@ def execute(
             "timeout": timeout,
             "memory_mb": memory,
             "all_tests": all_tests,
+            "outcomes": public_cases,
         }
         make = partial(_work, known, generated, each_timeout, settings, extract)
         work = options.cluster("execute", make, ray_address, quiet, jobs) if engine == "ray" else make(cores)
@@ -202,13 +213,14 @@ def execute(
             "sandbox": sandbox,
             "repeat": repeat,
             "all_tests": all_tests,
+            **({"public_cases": True} if public_cases else {}),
             "extract": extract,
             "sandboxes": sandboxes,
             "packages": packages,
         },
         work=work,
         validate=validate,
-        judges=not evidence,
+        judges=not (evidence or public_cases),
         also=evidence or (),
     )
     if not quiet:
@@ -237,7 +249,7 @@ class _Work:
         from rrk.sandbox.judge.judge import Judge
         from rrk.sandbox.verdict import Job
 
-        with Judge(**{**self._settings, "jobs": 1, "repeat": 1, "cache": None}) as judge:
+        with Judge(**{**self._settings, "jobs": 1, "repeat": 1, "cache": None, "outcomes": False}) as judge:
             [found] = judge.judge([Job("py", "", "a = 1\n", "assert a == 1\n", full=True)])
         if found.passed is not True:
             raise RrkError(found.stderr or found.status)
@@ -268,14 +280,14 @@ class _Work:
             lacking = 0
             for verdict in stream:
                 row = taken.popleft()
-                if generated is None:
+                if generated is None and not self._settings["outcomes"]:
                     fields = verdict.fields()
                     yield [{k: v for k, v in row.items() if k in fields or k not in EARLIER} | fields]
                 else:
                     found = verdict.evidence
                     if found is None:
                         lacking += 1
-                        tests = generated.tests(row)
+                        tests = known.job(row).case_set.cases if generated is None else generated.tests(row)
                         found = {"passed": "0" * len(tests), "outputs": [None] * len(tests)}
                         found["error"] = f"{verdict.status}: {verdict.stderr}"
                     yield [{**row, "evidence": found}]

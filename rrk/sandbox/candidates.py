@@ -5,7 +5,8 @@
     tests = Evidence(["generated.jsonl"], problems).tests(row)
 
 A problem is found by task_id and language, for MultiPL-E names a problem alike in each language. With hidden=False the
-problems' tests are never kept, so that nothing gathered from a program can come from them.
+problems' tests are never kept, so that nothing gathered from a program can come from them. With public=True the cases that a
+problem's own text shows are all that is kept.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ OWN_TESTS = ("tests", "test", "test_list", "cases")
 class Problems:
     """The problems of some files, by task_id and language."""
 
-    def __init__(self, paths: Iterable[str], hidden: bool = True) -> None:
+    def __init__(self, paths: Iterable[str], hidden: bool = True, public: bool = False) -> None:
         self._paths = list(paths)
-        self._hidden = hidden
+        self._hidden, self._public = hidden, public
         self._found: dict[str, dict[str, Problem]] = {}
         self._case_sets: dict[tuple[str, str], CaseSet] = {}  # by task_id and language
         for row in jsonl.read(self._paths):
             problem = rows.problem(row, tests=hidden)
             same = self._found.setdefault(problem.task_id, {})
             earlier = same.get(problem.language)
-            case_set = cases.case_set(row) if hidden else None
+            case_set = self._cases_of(row)
             key = (problem.task_id, problem.language)
             if earlier is not None and (earlier.tests != problem.tests or self._case_sets.get(key) != case_set):
                 raise RowError(
@@ -85,11 +86,17 @@ class Problems:
                 return problem
         return None
 
+    def _cases_of(self, row: dict[str, Any]) -> CaseSet | None:
+        if self._public:
+            whole = cases.case_set(row)
+            return whole.public() if whole else None
+        return cases.case_set(row) if self._hidden else None
+
     def _case_set(self, row: dict[str, Any], problem: Problem) -> CaseSet | None:
-        if not self._hidden:
+        if not (self._hidden or self._public):
             return None
         if not self._paths:
-            return cases.case_set(row)
+            return self._cases_of(row)
         own = self._case_sets.get((problem.task_id, problem.language))
         if (
             own is None
@@ -103,6 +110,9 @@ class Problems:
         """What to run for a row."""
         problem = self.problem(row)
         prompt = row.get("prompt")
+        case_set = self._case_set(row, problem)
+        if self._public and case_set is None:
+            raise RowError(f"problem '{problem.task_id}' shows no case with public: true", rows.where(row))
         return Job(
             problem.language,
             prompt if isinstance(prompt, str) else problem.prompt,
@@ -112,7 +122,7 @@ class Problems:
             full=rows.is_full(row),
             main=problem.run_as_main,
             reference=problem.canonical_solution,
-            case_set=self._case_set(row, problem),
+            case_set=case_set,
         )
 
 

@@ -10,6 +10,7 @@ A checker is the problem's own code: it runs in a jail of its own, which no cand
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -56,8 +57,12 @@ class Jails(Protocol):
     def box(self) -> Any: ...
 
 
-def judge(worker: Jails, toolchain: Toolchain, job: Job, every: bool = False) -> Verdict:
-    """Run the cases until one fails, or `every` one; the first that fails gives the status. wire.Gone if the worker ends."""
+def judge(worker: Jails, toolchain: Toolchain, job: Job, every: bool = False, outcomes: bool = False) -> Verdict:
+    """Run the cases until one fails, or `every` one; the first that fails gives the status. wire.Gone if the worker ends.
+
+    outcomes: with `evidence` of all cases, as asserts have it: which held ("10..."), and digests of what was printed or
+    returned (blanks alike), None where a program did not come to a good end.
+    """
     suite = job.case_set
     assert suite is not None
     python = toolchain.judge == "python"
@@ -66,12 +71,16 @@ def judge(worker: Jails, toolchain: Toolchain, job: Job, every: bool = False) ->
         return verdict(NO_TOOLCHAIN, stderr=text, reason="language")
     with nullcontext(None) if python else worker.box() as box:
         out, runner = _runner(worker, toolchain, job, suite, box)
+        told: list[tuple[bool, str | None]] = []
         if out is None:
-            out = _cases(worker, runner, suite, every)
+            out = _cases(worker, runner, suite, every, told)
     out.sandbox = worker.layers
     out.tests_total = len(suite.cases)
     if out.passed is not None and out.tests_passed is None:
         out.tests_passed, out.pass_share = 0, 0.0  # it never ran
+    if outcomes and out.passed is not None:
+        told += [(False, None)] * (len(suite.cases) - len(told))
+        out.evidence = {"passed": "".join("01"[held] for held, _ in told), "outputs": [digest for _, digest in told]}
     return out
 
 
@@ -162,7 +171,8 @@ class Runner:
             self.server.send({"op": "stop", "seq": self.server.seq})
 
 
-def _cases(worker: Jails, runner: Runner, suite: CaseSet, every: bool) -> Verdict:
+def _cases(worker: Jails, runner: Runner, suite: CaseSet, every: bool, told: list[tuple[bool, str | None]]) -> Verdict:
+    """The verdict; what came of each case that ran is put into `told`."""
     held = 0
     first: Verdict | None = None
     total = Verdict(True, OK, exit_code=0, integrity="outputs")
@@ -181,6 +191,8 @@ def _cases(worker: Jails, runner: Runner, suite: CaseSet, every: bool) -> Verdic
         total.longest = max(total.longest, seen["cpu"])
         total.max_rss = max(total.max_rss, seen["max_rss"])
         held += bool(out.passed)
+        ended_well = out.passed or out.reason == "wrong_answer"
+        told.append((bool(out.passed), _digest(_got(suite, seen)) if ended_well else None))
         if first is None and not out.passed:
             first = out
             out.failed_case = _told(number, case, _got(suite, seen))
@@ -232,6 +244,11 @@ def _got(suite: CaseSet, seen: dict[str, Any]) -> str:
     stdout, _, said = seen["streams"]
     data = stdout if suite.kind == "stdin" else said[1:]
     return str(data.decode("utf-8", "surrogateescape"))
+
+
+def _digest(got: str) -> str:
+    data = " ".join(got.split()).encode("utf-8", "surrogateescape")
+    return hashlib.blake2b(data, digest_size=6).hexdigest()
 
 
 def _right(worker: Jails, suite: CaseSet, case: Case, seen: dict[str, Any]) -> bool:

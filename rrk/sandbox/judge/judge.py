@@ -60,7 +60,8 @@ class Judge:
     timeout (CPU seconds) and memory_mb stand in for what a Job leaves open; an explicit timeout is taken as it is, the
     languages' own are multiplied by calibration.factor(). cache: a folder. sandboxes: folders of LANG.toml files. packages:
     folders of Python packages that Python programs and tests may import.
-    all_tests: go on after a test has failed, so that Verdict.pass_share is known.
+    all_tests: go on after a test has failed, so that Verdict.pass_share is known. outcomes: and keep what came of each case, as
+    Verdict.evidence.
     worker: called as Worker(level=, mounts=, packages=) where another than rrk.sandbox.workers.worker.Worker is wanted (tests).
     `figures` counts what was spared and what was run again; `notes` are lines that a user should see.
     """
@@ -78,6 +79,7 @@ class Judge:
         memory_mb: int | None = None,
         window: int | None = None,
         all_tests: bool = False,
+        outcomes: bool = False,
         worker: Callable[..., Any] | None = None,
     ) -> None:
         if jobs < 1 or repeat < 1:
@@ -86,7 +88,7 @@ class Judge:
         self._provisioner = Provisioner(level, sandboxes, packages, worker)
         self.notes = self._provisioner.notes
         self._level, self._repeat = level, repeat
-        self._packages, self._all_tests = tuple(packages), all_tests
+        self._packages, self._all_tests, self._outcomes = tuple(packages), all_tests or outcomes, outcomes
         self._timeout, self._memory = timeout, memory_mb
         # Far enough that an endless loop at the head of the line leaves the other workers something to do.
         self._window = window or max(1024, 256 * jobs)
@@ -212,6 +214,8 @@ class Judge:
             parts.append(self._each_s)
         if self._all_tests:
             parts.append("all tests")
+        if self._outcomes:
+            parts.append("outcomes")
         return hashlib.blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
 
     # The work (threads of the pool).
@@ -265,7 +269,7 @@ class Judge:
         else:
             self._provisioner.prepare(slot, toolchain)
         try:
-            return case_judge.judge(slot.worker, toolchain, job, self._all_tests)
+            return case_judge.judge(slot.worker, toolchain, job, self._all_tests, self._outcomes)
         except LOST as error:
             return broken(error)
 
