@@ -193,10 +193,11 @@ def test_refused_nodes_killed_workers_and_errors(cluster, tmp_path, capfd):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_twenty_thousand_codet_rows_with_a_node_killed_in_the_middle(cluster, rrk, shared, tmp_path):
-    """The verdicts of a local run; memory stays flat; no process of either run is left."""
+    """The verdicts of a local run; memory stays flat; no process of either run is left. RRK_RAY_ROWS: fewer rows."""
+    count = int(os.environ.get("RRK_RAY_ROWS", "20000"))
     rows = list(jsonl.read([str(shared / "data/candidates/codet_humaneval_codegen16b.jsonl.gz")]))
-    again = [{**row, "completion": row["completion"] + "\n# again\n"} for row in rows[: 20_000 - len(rows)]]
-    jsonl.write(tmp_path / "c.jsonl", rows + again)
+    again = [{**row, "completion": row["completion"] + "\n# again\n"} for row in rows[: max(0, count - len(rows))]]
+    jsonl.write(tmp_path / "c.jsonl", (rows + again)[:count])
     problems = str(shared / "data/problems/humaneval.jsonl.gz")
     command = ["execute", "c.jsonl", "-p", problems, "-j", "2", "-q"]
     assert rrk(*command, "-o", "local", timeout=900).returncode == 0
@@ -210,7 +211,7 @@ def test_twenty_thousand_codet_rows_with_a_node_killed_in_the_middle(cluster, rr
     while child.poll() is None:
         most = max(most, rss(child.pid))
         seen |= processes()
-        if not killed and part.exists() and part.read_bytes().count(b"\n") > 8000:
+        if not killed and part.exists() and part.read_bytes().count(b"\n") > 0.4 * count:
             cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
             killed = True
         time.sleep(0.5)
@@ -224,7 +225,9 @@ def test_twenty_thousand_codet_rows_with_a_node_killed_in_the_middle(cluster, rr
     ]
     for found in different:
         print(*found)
-    assert different == []
+    # What programs print is not always the same (HumanEval/53's tests draw numbers), nor which limit an endless loop hits first.
+    assert [found for found in different if found[1] not in ("stdout", "stderr", "reason")] == []
+    assert len(different) <= count // 1000
     print(f"{most / 2**20:.0f} MiB")
     assert most < 600 << 20
     cluster.shutdown()
