@@ -62,6 +62,14 @@ def eval_(
         ),
     ] = None,
     ngram: Annotated[int, typer.Option(metavar="N", min=1, help="--overlap: words of an n-gram.")] = 13,
+    suspect: Annotated[
+        bool, typer.Option("--suspect", help="Which problems' tests let wrong programs pass? Runs programs; needs -p.")
+    ] = False,
+    problems: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--problems", "-p", metavar="FILE", help="--suspect: the problems with their tests."),
+    ] = None,
+    jobs: options.Jobs = 1,
     ppo_log: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--ppo-log", metavar="FILE", help="A log.jsonl of train-ppo: score against probe, by update."),
@@ -112,6 +120,9 @@ def eval_(
     --overlap: all texts of the corpus' rows against the problems' prompts and solutions, by 13 words in lower case and without
     punctuation (Brown et al. 2020, arXiv 2005.14165, appendix C); a line a problem.
 
+    --suspect: passing Python programs that disagree on fresh inputs, made from the tests' own arguments and run in the sandbox.
+    Where the problem has a reference solution, what differs from it is wrong; else the minority is.
+
     --cost: an answer is the best-ranked of n candidates and costs all n and the ranking; without scores it is one sample.
     Executing the hidden tests costs an answer nothing. FLOPs are 2 x parameters x tokens (6 x for training).
 
@@ -124,6 +135,7 @@ def eval_(
       rrk eval --cost 13B+reranker=a.json 33B=b.json --plot cost.svg
       rrk eval --cost --by model verdicts.jsonl
       rrk eval --overlap solutions.jsonl problems.jsonl
+      rrk eval --suspect -p problems.jsonl verdicts.jsonl -o suspects.json
       rrk eval --ppo-log runs/policy/log.jsonl --plot over.svg
     """
     import os
@@ -138,11 +150,8 @@ def eval_(
         raise UsageError("--fail-if-worse needs --against FILE")
     if axis and not cost:
         raise UsageError("--axis belongs to --cost")
-    modes = [
-        name
-        for name, on in (("--rounds", rounds), ("--cost", cost), ("--overlap", overlap), ("--ppo-log", ppo_log))
-        if on
-    ]
+    chosen = {"--rounds": rounds, "--cost": cost, "--overlap": overlap, "--suspect": suspect, "--ppo-log": ppo_log}
+    modes = [name for name, on in chosen.items() if on]
     modes += ["--by"] if by and not cost else []
     if len(modes) > 1:
         raise UsageError(f"{' and '.join(modes)} do not go together")
@@ -185,6 +194,12 @@ def eval_(
             raise UsageError("--overlap draws nothing: leave out --plot")
         _check_readable([*given, *overlap])
         _overlap(out, given, overlap, ngram, output, json)
+        return
+    if suspect:
+        if plot or not problems:
+            raise UsageError("--suspect draws nothing: leave out --plot" if plot else "--suspect needs -p PROBLEMS")
+        _check_readable([*given, *problems])
+        _suspect(out, given, problems, jobs, seed, output, json)
         return
     if cost:
         _check_readable([path for _, path in ledger.named(given)])
@@ -352,6 +367,41 @@ def _cost(
             out.say([text if len(names) == len(entries) else f"{', '.join(names)}: {text}"])
     if plot:
         plots.quality_and_cost(entries, by, plot)
+
+
+def _suspect(
+    out: _Out, given: list[str], problems: list[str], jobs: int, seed: int, output: str | None, json: bool
+) -> None:
+    from rrk import jsonl, rows
+    from rrk.evaluation import suspect, tables
+    from rrk.sandbox import Job, Judge
+    from rrk.sandbox.candidates import Problems
+
+    known = Problems(problems)
+    asked: dict[str, suspect.Asked] = {}
+    for row in jsonl.read(given):
+        task = rows.task_id(row)
+        if rows.need(row, "passed", (bool, type(None)), "rrk execute writes it") is True:
+            problem = known.problem(row)
+            if task not in asked:
+                asked[task] = suspect.Asked.of(problem, seed)
+            asked[task].programs[rows.program(row, problem.prompt)] = None
+    examined = {task: one for task, one in asked.items() if one.inputs}
+    runs = [(one, text) for one in examined.values() for text in one.texts()]
+    with Judge(jobs=jobs) as judge:
+        pairs = ((Job("py", "", text, "", suspect.NAME, full=True), one.questions()) for one, text in runs)
+        for (one, _), found in zip(runs, judge.evidence(pairs, each_s=0.1), strict=True):
+            one.outputs.append((found.evidence or {}).get("outputs") or [None] * len(one.inputs))
+    lines = [{"task_id": task, **one.found()} for task, one in examined.items()]
+    lines.sort(key=lambda line: (-line["outvoted"], -line["differ"]))
+    left = len(asked) - len(examined)
+    _write({"suspect": lines, "not_examined": left, "seed": seed}, output, json)
+    if not json:
+        out.show([tables.suspect(lines)])
+        hit = sum(bool(line["differ"]) for line in lines)
+        out.line(f"{hit} of {len(lines)} problems have passing programs that disagree on inputs which the tests lack")
+        if left:
+            out.say([f"{left} problems were not examined: not Python, or their tests call nothing with literals"])
 
 
 def _overlap(out: _Out, given: list[str], corpus: list[str], n: int, output: str | None, json: bool) -> None:

@@ -135,6 +135,22 @@ def cost(report: Mapping[str, Any]) -> str:
     return f"cost: {', '.join(parts)}" if parts else ""
 
 
+def suspect(lines: Sequence[Mapping[str, Any]]) -> Table:
+    """A row a problem whose passing programs disagree (suspect.py)."""
+    header = ["problem", "passing programs", "fresh inputs", "they differ on", "outvoted", "for one"]
+    shown = [
+        [
+            line["task_id"],
+            *(str(line[name]) for name in ("programs", "inputs", "differ")),
+            number(line["outvoted"]),
+            line["example"] if len(line["example"]) <= 60 else line["example"][:57] + "...",
+        ]
+        for line in lines
+        if line["differ"]
+    ]
+    return "", header, shown
+
+
 def overlap(lines: Sequence[Mapping[str, Any]]) -> Table:
     """A row a problem (overlap.py)."""
     header = [
