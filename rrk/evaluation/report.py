@@ -40,6 +40,7 @@ from rrk.lineage import Lineage
 
 KEY = "rrk_eval"  # the first key of a report's JSON: by it a report is told from rows
 VERSION = 1
+_KEPT = 32  # passing programs of a problem, among which the page looks for the nearest to a wrong one
 _CURVE = 64  # points of a best-of-k curve, at most; all of k = 1..n up to here
 
 
@@ -55,6 +56,7 @@ class Judged:
     lengths: MutableSequence[int] = field(default_factory=lambda: array("q"))
     unjudged: int = 0
     best: dict[bool, dict[str, Any]] = field(default_factory=dict)  # the best-scored passing and failing row, if kept
+    passing: list[dict[str, Any]] = field(default_factory=list)  # some passing rows, if kept
     drawn: dict[str, costing.Drawn] = field(default_factory=dict)  # by model: what they cost
 
     @property
@@ -65,7 +67,7 @@ class Judged:
 class Samples:
     """Candidates gathered row by row. Rows of temperature 0 beside others are the greedy run, reported apart.
 
-    keep=True keeps two programs a problem (the best-scored passing and failing one) for the HTML report.
+    keep=True keeps programs for the HTML report: the best-scored passing and failing one of a problem, and some that pass.
     """
 
     def __init__(self, keep: bool = False):
@@ -101,6 +103,8 @@ class Samples:
         if score is not None:
             problem.scores.append(score)
         if self._keep:
+            if verdict and len(problem.passing) < _KEPT:
+                problem.passing.append(row)
             held = problem.best.get(verdict)
             if held is None or (score is not None and score > held["score"]):
                 problem.best[verdict] = row
