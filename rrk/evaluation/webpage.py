@@ -139,7 +139,7 @@ def _filters(problems: Sequence[Judged]) -> tuple[dict[int, str], str, list[str]
         ("l", "language", lambda p: p.language),
         ("s", "status of the wrong program", lambda p: str((p.best.get(False) or {}).get("status") or "")),
     ):
-        values = {value: f"{letter}{i}" for i, value in enumerate(sorted({of(p) for p in problems if False in p.best}))}
+        values = {value: f"f{letter}{i}" for i, value in enumerate(sorted({of(p) for p in problems if False in p.best}))}
         for p in problems:
             marks[id(p)].append(values.get(of(p), ""))
         if len(values) < 2:

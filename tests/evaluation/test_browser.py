@@ -89,14 +89,14 @@ def test_filters_links_and_widths(browser, tmp_path):
     browser.open(path.as_uri())
     everything = browser.shown(".problem")
     counts = {}
-    for mark in ("l0", "l1", "s0", "s1"):
+    for mark in ("fl0", "fl1", "fs0", "fs1"):
         browser.click(f"#{mark}")
         counts[mark] = browser.shown(".problem")
         assert counts[mark] == browser.shown(f".problem.{mark}") == len(browser.find(f".problem.{mark}"))
-        browser.click(f"input[name={mark[0]}]:not([id])")
+        browser.click(f"input[name={mark[1]}]:not([id])")
         assert browser.shown(".problem") == everything
-    assert 0 < counts["l0"] < everything
-    assert counts["l0"] + counts["l1"] == counts["s0"] + counts["s1"] == everything
+    assert 0 < counts["fl0"] < everything
+    assert counts["fl0"] + counts["fl1"] == counts["fs0"] + counts["fs1"] == everything
     [first, *_] = [line for line in path.read_text().split('<div id="') if line.startswith("p-")]
     name = first.split('"')[0]
     assert not browser.shown(f"#{name}"), "closed until it is opened"
