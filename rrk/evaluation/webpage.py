@@ -38,7 +38,8 @@ pre.good { border-color: var(--good); } pre.bad { border-color: var(--bad); }
 details { border-top: 1px solid var(--line); padding: .3rem 0; } summary { cursor: pointer; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem; }
 .pair > div { min-width: 0; } figure { margin: 1rem 0; background: #fff; border-radius: 4px; } figure svg { max-width: 100%; height: auto; }
-@media (max-width: 48rem) { th, td { white-space: normal; padding: .25rem .35rem; } body { font-size: 13px; padding: 0 .6rem; } .pair { grid-template-columns: minmax(0, 1fr); } }
+@media (max-width: 62rem) { th, td { white-space: normal; padding: .25rem .35rem; } }
+@media (max-width: 48rem) { body { font-size: 13px; padding: 0 .6rem; } .pair { grid-template-columns: minmax(0, 1fr); } }
 .filter { display: flex; flex-wrap: wrap; gap: .2rem .9rem; margin: .3rem 0; border: 0; padding: 0; } .filter label { cursor: pointer; }
 .plus { color: var(--good); } .minus { color: var(--bad); } a.link { text-decoration: none; opacity: .6; }
 figure.bars { display: inline-block; padding: .5rem; } figcaption { color: #222; font-size: 12px; }
@@ -139,7 +140,9 @@ def _filters(problems: Sequence[Judged]) -> tuple[dict[int, str], str, list[str]
         ("l", "language", lambda p: p.language),
         ("s", "status of the wrong program", lambda p: str((p.best.get(False) or {}).get("status") or "")),
     ):
-        values = {value: f"f{letter}{i}" for i, value in enumerate(sorted({of(p) for p in problems if False in p.best}))}
+        values = {
+            value: f"f{letter}{i}" for i, value in enumerate(sorted({of(p) for p in problems if False in p.best}))
+        }
         for p in problems:
             marks[id(p)].append(values.get(of(p), ""))
         if len(values) < 2:
