@@ -46,6 +46,7 @@ figure.bars { display: inline-block; padding: .5rem; } figcaption { color: #222;
 .k, .kn, .kc, .ow { color: #07a; } .s, .s1, .s2, .sd { color: #583; } .c, .c1, .cm { opacity: .6; font-style: italic; }
 .mi, .mf { color: #a50; } .nf, .nc { font-weight: 600; }
 @media (prefers-color-scheme: dark) { .k, .kn, .kc, .ow { color: #6cf; } .s, .s1, .s2, .sd { color: #9c6; } .mi, .mf { color: #fa6; } }
+.ends { white-space: nowrap; }
 .note { border-left: 3px solid var(--bad); padding-left: .8rem; } small { opacity: .75; }
 """
 
@@ -206,9 +207,14 @@ def _spelt(value: Any) -> str:
 def table(shown: tables.Table) -> str:
     title, header, lines = shown
     head = "".join(f"<th>{text(cell)}</th>" for cell in header)
-    body = "\n".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in line) + "</tr>" for line in lines)
+    body = "\n".join("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in line) + "</tr>" for line in lines)
     caption = f"<caption>{text(title)}</caption>" if title else ""
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
+
+
+def _cell(cell: str) -> str:
+    """An interval stays in one piece where a narrow page breaks the line."""
+    return re.sub(r"(\[[^\]]*\])", r'<span class="ends">\1</span>', text(cell))
 
 
 def _fooled(problems: Sequence[Judged], marks: Mapping[int, str]) -> list[str]:
