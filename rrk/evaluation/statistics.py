@@ -14,6 +14,10 @@ The comparison reports two p-values, both two-sided: `p` from the paired bootstr
 difference reaches zero or beyond) and `p_sign_flip` from the sign-flip test (the difference of each base
 problem keeps or turns its sign at random, exact for few problems), which makes fewer assumptions with few
 problems. They should agree.
+
+How often the 95 % intervals hold the truth, simulated (tests/evaluation/test_coverage.py; 2,000 benchmarks of 20 candidates a problem):
+164 problems: pass@1 .945 (BCa .951), ranked pass@1 .945 (.947), a paired difference .936 (.935). 20 problems: .926 (.941),
+.934 (.957) and .915 (.916): with so few problems read a difference's interval as one of 91 %.
 """
 
 from __future__ import annotations
