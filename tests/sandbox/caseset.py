@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rrk.cases import Case, CaseSet
@@ -286,15 +287,23 @@ def wrong(behaviour: str, verdict: Verdict) -> bool:
     return verdict.status != status or (verdict.reason != reason and status != "Timeout")
 
 
+def judged(language: str) -> list[dict]:
+    """The rows of a language's programs; none where its tools are not there for this user."""
+    toolchain = parse(ROOT / "sandboxes" / f"{language}.toml")
+    if lacking := toolchain.missing():
+        print(f"{language}: {'; '.join(lacking)}", file=sys.stderr)
+        return []
+    with Worker(mounts=toolchain.mounts()) as worker:
+        found = [(behaviour, judge(worker, toolchain, job)) for behaviour, job in jobs(language)]
+    return [{"language": language, "behaviour": b, **v.fields(), "wrong": wrong(b, v)} for b, v in found]
+
+
 def main() -> None:
     # Workers and language files alone: whoever runs this may have no other package.
-    with Worker() as worker:
-        for language in sys.argv[1:]:
-            toolchain = parse(ROOT / "sandboxes" / f"{language}.toml")
-            for behaviour, job in jobs(language):
-                verdict = judge(worker, toolchain, job)
-                row = {"language": language, "behaviour": behaviour, **verdict.fields()}
-                print(json.dumps({**row, "wrong": wrong(behaviour, verdict)}))
+    with ThreadPoolExecutor(2) as pool:
+        for rows in pool.map(judged, sys.argv[1:]):
+            for row in rows:
+                print(json.dumps(row))
 
 
 if __name__ == "__main__":
