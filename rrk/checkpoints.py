@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rrk.errors import UsageError
 
+REACH_S = 5.0  # for a connection to the hub
 # What a folder that can be given as a model holds one of.
 _SIGNS = ("config.json", "adapter_config.json", "rrk.json")
 
@@ -27,13 +28,37 @@ def check(name: str, option: str = "-m") -> None:
     if path.exists():
         return
     near = _near(path)
+    hub = name.count("/") <= 1 and not path.is_absolute()
     inside = "/" in name and (name.count("/") > 1 or name.endswith("/") or path.parent.is_dir())
     if not (inside or near or name.startswith((".", "/", "~"))):
+        if hub and (why := _out_of_reach(name)):
+            raise UsageError(f"{option} {name}: no such folder here, and the hub cannot be reached ({why})")
         return
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     if not near and not path.parent.is_dir():
         hint = f" (nor a folder {path.parent})"
     raise UsageError(f"{option} {name}: no such folder{hint}")
+
+
+def _out_of_reach(name: str) -> str:
+    """Why the hub cannot be asked for a model that its cache does not hold; empty where it can, or is not to be."""
+    try:
+        from huggingface_hub import constants, try_to_load_from_cache
+    except ImportError:
+        return ""  # told by whatever needs it
+    import socket
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies
+
+    known = [try_to_load_from_cache(name, sign) for sign in _SIGNS]
+    if constants.HF_HUB_OFFLINE or getproxies() or any(isinstance(file, str) for file in known):
+        return ""
+    at = urlsplit(constants.ENDPOINT)
+    try:
+        socket.create_connection((at.hostname or "", at.port or 443), timeout=REACH_S).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def _near(path: Path) -> list[str]:

@@ -39,12 +39,6 @@ COMMANDS = {
 }
 
 # What pyproject.toml's extras bring.
-EXTRAS = {
-    "train": ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "tokenizers", "safetensors"),
-    "plot": ("matplotlib",),
-    "fusion": ("sklearn",),
-}
-
 EXIT_CODES = """exit codes: 0 done, 1 a failure that one can act on, 2 usage, 3 a bad row, 4 done but some rows unjudged,
 130 Ctrl-C, 141 closed pipe, 143 TERM"""
 
@@ -62,11 +56,16 @@ def run(argv: list[str]) -> int:
     try:
         signal.signal(signal.SIGTERM, _terminate)
         argv, config = _take_config(argv)
-        if not argv or argv[0] in ("-h", "--help", "help"):
+        if not argv or argv[0] in ("-h", "--help") or argv == ["help"]:
             print(_help())
             return 0 if argv else 2
+        if argv[0] == "help":
+            argv = [argv[1], "--help"]
         if argv[0] in ("-V", "--version"):
             print(f"rrk {__version__}")
+            return 0
+        if argv[0].partition("=")[0] in ("--show-completion", "--install-completion"):
+            _complete(argv)
             return 0
         verb, *rest = argv
         if verb not in COMMANDS:
@@ -93,10 +92,27 @@ def run(argv: list[str]) -> int:
         return _fail(name, error, 1, f"internal error: {line} (RRK_TRACEBACK=1 shows where; please report it)")
 
 
+def _complete(argv: Sequence[str]) -> None:
+    """`--show-completion [SHELL]` prints the script, `--install-completion [SHELL]` puts it where the shell looks."""
+    from pathlib import Path
+
+    from rrk import completion
+
+    option, _, given = argv[0].partition("=")
+    shell = given or (argv[1] if len(argv) > 1 else os.path.basename(os.environ.get("SHELL", "")) or "bash")
+    if option == "--show-completion":
+        print(completion.script(shell, list(COMMANDS)), end="")
+        return
+    made = completion.install(shell, list(COMMANDS), Path.home())
+    print(f"rrk: {made} is written; a new {shell} completes rrk's commands and options", file=sys.stderr)
+
+
 def _lacking(error: Exception) -> RrkError | None:
     """A package of an extra that is not installed, wherever it was missed."""
+    from rrk import machine
+
     missed = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    extra = next((extra for extra, packages in EXTRAS.items() if missed in packages), None)
+    extra = next((extra for extra, packages in machine.EXTRAS.items() if missed in packages), None)
     if extra is None:
         return None
     return RrkError(f"this needs {missed}: pip install 'rrk[{extra}]' (in a checkout: '.[{extra}]')")
@@ -196,8 +212,9 @@ def _help() -> str:
             "",
             "  --config FILE   defaults from a TOML file, a section a command; RRK_* variables win over it, flags over both",
             "  --version       print the version",
+            "  --show-completion, --install-completion [bash|zsh|fish]   commands and options by the tab key",
             "",
-            "rrk COMMAND --help tells the rest.",
+            "rrk COMMAND --help, or rrk help COMMAND, tells the rest.",
             EXIT_CODES,
         ]
     )

@@ -1,20 +1,69 @@
-"""Progress on standard error: a live line on a terminal, a plain line every 30 s elsewhere, nothing with --quiet."""
+"""Progress on standard error: a live line on a terminal, a plain line every 30 s elsewhere, nothing with --quiet.
+
+    with Progress("execute", total=lambda: count_rows(path)) as progress:
+        progress.advance()
+    with waiting("rrk sample: loading MODEL"): ...          # a line that is gone when it is over
+
+Of the stages of a pipe only the last one has the terminal's line; the others would write over it.
+"""
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 INTERVAL = 30.0  # seconds between lines where standard error is not a terminal
 
 
-class Progress:
-    """Counts what is done; `total` may be unknown. Use as a context manager."""
+def live() -> bool:
+    """Whether somebody watches, and no later stage of a pipe has the line."""
+    if not sys.stderr.isatty():
+        return False
+    try:
+        return not stat.S_ISFIFO(os.fstat(1).st_mode)
+    except OSError:
+        return True
 
-    def __init__(self, stage: str, total: int | None = None, unit: str = "rows", quiet: bool = False):
-        self.stage, self.total, self.unit = stage, total, unit
-        self.done = 0
+
+@contextmanager
+def waiting(text: str, quiet: bool = False) -> Iterator[None]:
+    """A line on the terminal while something takes long before there is anything to count."""
+    shown = not quiet and live()
+    if shown:
+        print(f"\r{text[:79]}\x1b[K", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Counts what is done; `total` may be unknown, or a function that is asked once there is something to show.
+
+    `done`: what an earlier run did; it counts as done and not for the rate. `opening`: what a terminal shows until something
+    is done. Use as a context manager.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        total: int | Callable[[], int | None] | None = None,
+        unit: str = "rows",
+        quiet: bool = False,
+        done: int = 0,
+        opening: str = "",
+    ):
+        self.stage, self.unit = stage, unit
+        self.total: int | None = None if callable(total) else total
+        self._ask = total if callable(total) else None
+        self.done = self._kept = done
+        self.opening = opening
         self.started = self.last = time.monotonic()
         self.quiet = quiet
         self._live: Any = None
@@ -22,9 +71,19 @@ class Progress:
 
     def __enter__(self) -> Progress:
         # rich costs 50 ms to import: only where somebody watches, and never for a stage that is done at once.
+        if self.opening and not self.quiet and live():
+            print(f"rrk {self.stage}: {self.opening}"[:79], end="", file=sys.stderr, flush=True)
+        else:
+            self.opening = ""
         return self
 
+    def _opened(self) -> None:
+        if self.opening:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self.opening = ""
+
     def __exit__(self, *_: object) -> None:
+        self._opened()
         if self._live is not None:
             self._live.stop()
 
@@ -33,17 +92,20 @@ class Progress:
         self.done += count
         if self.quiet:
             return
+        self._opened()
         now = time.monotonic()
-        if sys.stderr.isatty():
+        if live():
             if self._live is None:
                 if now - self.started < 0.5:
                     return
                 self._start_live()
             if now - self.last >= 0.1:
                 self.last = now
-                self._live.update(self._task, completed=self.done, note=note)
+                line = self.line(now) + (f"; {note}" if note else "")
+                self._live.update(self._task, completed=self.done, total=self.total, line=line)
         elif now - self.last >= INTERVAL:
             self.last = now
+            self._find_total()
             print(
                 f"rrk {self.stage}: {self.line(now)}{'; ' + note if note else ''}",
                 file=sys.stderr,
@@ -52,7 +114,7 @@ class Progress:
 
     def line(self, now: float) -> str:
         """`120/400 rows, 31.2/s, 9 s left`."""
-        rate = self.done / max(now - self.started, 1e-9)
+        rate = (self.done - self._kept) / max(now - self.started, 1e-9)
         text = f"{self.done}{f'/{self.total}' if self.total else ''} {self.unit}, {rate:.1f}/s"
         if self.total and rate > 0:
             text += f", {max(self.total - self.done, 0) / rate:.0f} s left"
@@ -60,15 +122,16 @@ class Progress:
 
     def _start_live(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Live
 
-        columns = [
-            TextColumn(f"rrk {self.stage}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-        ]
-        self._live = Live(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
-        self._task = self._live.add_task("", total=self.total, note="")
+        self._find_total()
+        # Our own line, as it stands in a file: count, total, rate and time left, in so many columns that 80 hold them.
+        columns = [TextColumn(f"rrk {self.stage}"), BarColumn(bar_width=16), TextColumn("{task.fields[line]}")]
+        self._live = Live(*columns, console=Console(stderr=True), transient=True)
+        self._task = self._live.add_task("", total=self.total, line="")
         self._live.start()
+
+    def _find_total(self) -> None:
+        if self._ask is not None:
+            self.total, self._ask = self._ask(), None

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from rrk import costs, jsonl, outputs, rows
@@ -114,6 +115,7 @@ class Items(Generic[Item]):
         self.error: RrkError | None = None
         self.taken: deque[tuple[int, int]] = deque()  # (position, checksum) of items handed out and not yet done
         self._lines = jsonl.Lines(inputs)
+        self.inputs = list(inputs)
         self._by_problem = unit == "problem"
         self._limit, self._shard, self._validate = limit, shard, validate
         self._group: list[Row] = []
@@ -324,7 +326,9 @@ def parse_shard(text: str | None) -> tuple[int, int]:
 
 
 def _drive(stage: str, items: Items[Any], work: Work, sink: Sink, summary: Summary, io: IoOptions, unit: str) -> None:
-    with Progress(stage, unit="rows" if unit == "row" else "problems", quiet=io.quiet) as progress:
+    plural = "rows" if unit == "row" else "problems"
+    total = partial(_expected, items, io, unit)
+    with Progress(stage, total, plural, io.quiet, done=summary.items) as progress:
         results = work(items)
         try:
             for output in results:
@@ -342,6 +346,27 @@ def _drive(stage: str, items: Items[Any], work: Work, sink: Sink, summary: Summa
                 results.close()
         if items.taken and items.error is None:
             raise AssertionError(f"{stage}: {len(items.taken)} items without a result")
+
+
+MEASURED = 256 << 20  # bytes of input in which the items are counted beforehand
+
+
+def _expected(items: Items[Any], io: IoOptions, unit: str) -> int | None:
+    """How many items there will be, where the input is a file that is quickly read; None: not known."""
+    paths = items.inputs
+    if not all(map(os.path.isfile, paths)) or sum(map(os.path.getsize, paths)) > MEASURED:
+        return None
+    lines = jsonl.Lines(paths)
+    try:
+        if unit == "problem":
+            count = len({rows.problem_key(jsonl.parse(line, path, number)) for path, number, line in lines})
+        else:
+            count = sum(1 for _ in lines)
+    except RrkError:
+        return None  # told when its row is reached
+    count = min(count, io.limit) if io.limit is not None else count
+    index, of = parse_shard(io.shard)
+    return (count - index) // of + 1 if count >= index else 0
 
 
 def _cost(work: Work, meter: costs.Meter, sink: Sink) -> dict[str, Any]:

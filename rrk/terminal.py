@@ -102,12 +102,28 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "",
     if max(map(len, _aligned(lines, words))) + 2 * len(header) > console.width:
         # An interval goes under its figure before a narrow terminal cuts both.
         cells = [[cell.replace(" [", "\n[") for cell in row] for row in cells]
+    if _width(header, cells) > console.width:
+        cells = [[cell.partition("\n[")[0] for cell in row] for row in cells]
+    if _width(header, cells) > console.width:
+        # Every figure on a line of its own: a number that is cut is another number.
+        names = max(map(len, header))
+        blocks = [
+            "\n".join(f"{name:<{names}}  {cell}" for name, cell in zip(header, row, strict=True)) for row in cells
+        ]
+        _plain("\n".join([*([visible(title)] if title else []), *blocks]))
+        return
     shown = Table(box=box.SIMPLE_HEAD, title=Text(visible(title)) if title else None, title_justify="left")
     for number, name in enumerate(header):
         shown.add_column(Text(name), justify="left" if number in words else "right")
     for row in cells:
         shown.add_row(*map(Text, row))
     console.print(shown)
+
+
+def _width(header: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
+    """Columns that rich needs for all of it."""
+    parts = [[part for row in (header, *cells) for part in row[i].split("\n")] for i in range(len(header))]
+    return sum(max(map(len, column)) + 2 for column in parts) + 2
 
 
 def _aligned(lines: list[list[str]], words: Collection[int]) -> list[str]:

@@ -75,6 +75,7 @@ def test_a_mistyped_folder_is_answered_before_anything_is_loaded(rrk, files, arg
 
 def test_names_on_the_hub_and_folders_are_let_pass_and_paths_are_not(files, monkeypatch):
     monkeypatch.chdir(files)
+    monkeypatch.setattr(checkpoints, "_out_of_reach", lambda name: "")
     for name in ("gpt2", "Qwen/Qwen2.5-Coder-0.5B", "runs/sft", str(files / "runs"), "./runs/sft"):
         checkpoints.check(name)
     for name in ("./x", "/nowhere/x", "a/b/c", "runs/x", "sft/", "~/x"):
@@ -83,6 +84,14 @@ def test_names_on_the_hub_and_folders_are_let_pass_and_paths_are_not(files, monk
     monkeypatch.chdir(files / "runs")
     with pytest.raises(UsageError, match="did you mean reranker"):
         checkpoints.check("rerancker")
+
+
+def test_a_name_for_a_hub_out_of_reach_is_answered_in_seconds(rrk, files):
+    began = time.monotonic()
+    done = rrk("sample", "rows.jsonl", "-m", "o/nothing", HF_HUB_OFFLINE="0", HF_ENDPOINT="http://127.0.0.1:9")
+    assert time.monotonic() - began < 20
+    assert done.returncode == 2
+    assert "the hub cannot be reached" in done.stderr.decode()
 
 
 def test_a_server_that_is_not_there_ends_the_run_in_seconds(rrk, files):

@@ -1,8 +1,8 @@
-"""`rrk doctor`: which sandbox layers and languages work on this machine."""
+"""`rrk doctor`: which sandbox layers, languages, extras and devices work on this machine."""
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -24,7 +24,7 @@ def doctor(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Try every layer of the sandbox and the self tests of every language, in the real jail.
+    """Try every layer of the sandbox and the self tests of every language, in the real jail; look for extras, GPU and disk.
 
     PASS works, CAUTION works with less or is not installed (the packages to install are named), FAIL gives wrong verdicts or
     none. Exit code 0 if the jail and Python work (and every LANG that was named), else 1.
@@ -39,6 +39,7 @@ def doctor(
     import sys
 
     from rrk import jsonl
+    from rrk.progress import waiting
     from rrk.sandbox.self_test import FAIL, self_test
 
     cores = jobs or len(os.sched_getaffinity(0))
@@ -49,7 +50,13 @@ def doctor(
         if finding.remedy:
             typer.echo(f"{'':<30}-> {finding.remedy}")
 
-    report = self_test(languages or [], cores, sandboxes or [], seen=line if live else lambda finding: None)
+    with waiting("rrk doctor: trying the sandbox's layers and every language ..."):
+        report = self_test(languages or [], cores, sandboxes or [], seen=line if live else lambda finding: None)
+        around = [] if languages else _around()
+    for finding in around:
+        report.findings.append(finding)
+        if live:
+            line(finding)
     if json:
         typer.echo(jsonl.dumps(report.record()).decode().rstrip())
     elif not live:
@@ -57,6 +64,20 @@ def doctor(
     if not report.works:
         first = next(f for f in report.findings if f.level == FAIL)
         raise RrkError(f"{first.kind} {first.name}: {first.detail}" + (f"; {first.remedy}" if first.remedy else ""))
+
+
+def _around() -> list[Any]:
+    """Findings beside the sandbox."""
+    from rrk import machine
+    from rrk.sandbox.self_test import CAUTION, PASS, Finding
+
+    found = [Finding(level, "machine", name, text, remedy) for level, name, text, remedy in machine.look()]
+    if all(finding.level == PASS for finding in found if finding.name == "train"):
+        from rrk.generation.models import devices
+
+        gpu, text, remedy = devices()
+        found.append(Finding(PASS if gpu else CAUTION, "machine", "gpu", text, remedy))
+    return found
 
 
 def _table(report) -> None:

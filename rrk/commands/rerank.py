@@ -163,6 +163,8 @@ def rerank(
     def note(text: str) -> None:
         print(f"rrk rerank: {text}", file=sys.stderr, flush=True)
 
+    from rrk.progress import waiting
+
     make = partial(
         _Work,
         method=method,
@@ -181,7 +183,8 @@ def rerank(
         gpus = (0 if device == "cpu" else num_gpus) if method in _READ else 0
         work: Any = options.cluster("rerank", make, ray_address, quiet, gpus=gpus)
     else:
-        work = make(note=note)
+        with waiting(f"rrk rerank: loading {model}", quiet or method not in _READ):
+            work = make(note=note)
 
     prompts = {}
     for row in jsonl.read(problems or []):

@@ -22,6 +22,7 @@ def sample(
     n: Annotated[int, typer.Option("--samples", "-n", min=1, metavar="N", help="Programs a problem.")] = 20,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy decoding.")] = 1.0,
     top_p: Annotated[float, typer.Option("--top-p", help="Draw from the smallest set of tokens this likely.")] = 1.0,
+    top_k: Annotated[int, typer.Option("--top-k", help="Draw from so many likeliest tokens; 0: from all.")] = 0,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest program, in tokens.")] = 256,
     stop: Annotated[
         Optional[list[str]],  # noqa: UP045 - typer reads this at run time
@@ -86,7 +87,7 @@ def sample(
     solutions stay behind. A program's random numbers depend on seed, task_id and completion_id alone, and with --exact its bytes
     do: shards and resumed runs on one kind of machine then agree. That is the default for models under 20M parameters in
     float32 on a CPU. Elsewhere the last bits of logits depend on the rows that are computed together, and now and then a
-    token does; --exact then draws one problem at a time. The model's own top_k and penalties are not used.
+    token does; --exact then draws one problem at a time. The model's own top_k is not used, nor are its penalties; a line says so.
 
     --engine openai takes any server with /completions, such as `vllm serve MODEL`; its key comes from OPENAI_API_KEY alone, for
     a command line can be read by everybody on the machine. logprob is null where it sends none, and
@@ -118,6 +119,8 @@ def sample(
         raise UsageError("give the model with -m")
     if what not in ("programs", "tests"):
         raise UsageError("--for is 'programs' or 'tests'")
+    if top_k < 0:
+        raise UsageError("--top-k is a number of tokens, 0: all of them")
     if not 0 < top_p <= 1:
         raise UsageError("--top-p lies within (0, 1]")
     order = tasks.Order(
@@ -125,6 +128,7 @@ def sample(
         samples=n,
         temperature=temperature,
         top_p=top_p,
+        top_k=top_k,
         max_tokens=max_tokens,
         seed=seed,
         stop=options.texts(stop),
@@ -178,8 +182,10 @@ def sample(
 def _engine(order, device: str, dtype: str, rows: int | None, exact: bool | None, fit_threads: bool, say):
     """The model in this process."""
     from rrk.generation import local, threads
+    from rrk.progress import waiting
 
-    engine = local.Engine(order, device, dtype, rows, exact, say)
+    with waiting(f"rrk sample: loading {order.model}"):
+        engine = local.Engine(order, device, dtype, rows, exact, say)
     if fit_threads:
         threads.fit(engine.model)
     return engine

@@ -156,7 +156,7 @@ def train_ppo(
                 return [verdict.passed for verdict in judge.judge(made)]
 
             witness = Probe(held_out, passed)
-        progress = stack.enter_context(Progress("train-ppo", updates, "updates", quiet))
+        progress = stack.enter_context(Progress("train-ppo", updates, "updates", quiet, opening="first update"))
 
         def show(row):
             rate = row.get("probe_pass@1")

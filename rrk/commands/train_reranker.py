@@ -141,7 +141,10 @@ def train_reranker(
     pairs, problems = data.split(given_pairs, list(jsonl.read([dev])) if dev else None, dev_share, seed, note)
     held_out = _dev(problems) if problems else None
     asked, meter = Stopping(), costs.Meter()
-    with Progress("train-reranker", unit="steps", quiet=quiet) as progress, reports.session(report_to or ()):
+    with (
+        Progress("train-reranker", unit="steps", quiet=quiet, opening=f"loading {model}") as progress,
+        reports.session(report_to or ()),
+    ):
 
         def on_step(step, of, figures):
             progress.total = of

@@ -105,7 +105,10 @@ def train_sft(
     if wrong := sum("passed" in row and row["passed"] is not True for row in read):
         note(f"{wrong} of {len(read)} rows did not pass and are left out")
     asked, meter = Stopping(), costs.Meter()
-    with Progress("train-sft", unit="steps", quiet=quiet) as progress, reports.session(report_to or ()):
+    with (
+        Progress("train-sft", unit="steps", quiet=quiet, opening=f"loading {model}") as progress,
+        reports.session(report_to or ()),
+    ):
 
         def on_step(step, of, figures):
             progress.total = of

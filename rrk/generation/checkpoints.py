@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,9 +81,10 @@ class Checkpoint:
             from transformers.utils.quantization_config import GgufConfig
 
             options["quantization_config"] = GgufConfig(dequantize=True)
-        made, info = kind.from_pretrained(
-            self.weights, output_loading_info=True, ignore_mismatched_sizes=True, **self._given, **options
-        )
+        with _no_bar() if self.gguf else nullcontext():
+            made, info = kind.from_pretrained(
+                self.weights, output_loading_info=True, ignore_mismatched_sizes=True, **self._given, **options
+            )
         if self.gguf:
             # The weights are plain ones now; a folder that is trained from them must not say otherwise.
             made.config.__dict__.pop("quantization_config", None)
@@ -268,6 +269,19 @@ def _refuse_task(found: Checkpoint, wanted: str, use: str, remedy: str) -> None:
     if task and task != wanted:
         kind = {CAUSAL: "a causal model", CLASSIFIER: "a classifier"}.get(task, task)
         raise RrkError(f"{found.path}: a LoRA adapter of {kind} is not {use}; {remedy}")
+
+
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """The GGUF reader draws a bar of its own, which no setting of transformers switches off."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    bar = reader.tqdm
+    reader.tqdm = lambda items, **_: items
+    try:
+        yield
+    finally:
+        reader.tqdm = bar
 
 
 def _need_gguf(path: str) -> None:

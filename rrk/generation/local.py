@@ -12,6 +12,14 @@ from rrk.generation.sampler import Sampler
 from rrk.generation.tasks import Order, Sample, Task, Tasks
 
 
+def unused_settings(model: Any, order: Order) -> str:
+    """What a model's generation_config would do to the odds and rrk does not."""
+    own = getattr(model, "generation_config", None)
+    plain = {"top_k": (None, 0, 50, order.top_k), "repetition_penalty": (None, 1.0), "no_repeat_ngram_size": (None, 0)}
+    found = {name: getattr(own, name, None) for name in plain}
+    return ", ".join(f"{name} {value}" for name, value in found.items() if value not in plain[name])
+
+
 class Engine:
     """Loads the model once. `rows`: programs drawn at a time, None: as memory allows. `exact`: see sampler.py."""
 
@@ -27,11 +35,14 @@ class Engine:
         model, tokenizer = load(order.model, device, dtype)
         self.about = {"dtype": dtypes.name(model)}
         self.model, self._chat = model, order.chat
+        if unused := unused_settings(model, order):
+            notice(f"the model's own generation_config asks for {unused}: not used (--top-k is yours)")
         self._sampler = Sampler(
             model,
             tokenizer,
             temperature=order.temperature,
             top_p=order.top_p,
+            top_k=order.top_k,
             max_tokens=order.max_tokens,
             rows=rows,
             exact=exact,

@@ -27,6 +27,19 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def devices() -> tuple[bool, str, str]:
+    """(whether there is a GPU, what models run on here, what would help)."""
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return True, f"{len(names)}: {', '.join(dict.fromkeys(names))}", ""
+    built = torch.version.cuda or torch.version.hip
+    why = (
+        f"torch {torch.__version__} is built for CUDA {built} and finds none" if built else "torch is built for the CPU"
+    )
+    remedy = "" if built else "where there is a GPU, install torch from its CUDA wheels"
+    return False, f"none: {why}; models run on {torch.get_num_threads()} CPU threads", remedy
+
+
 def training_attention() -> str | None:
     """Which attention to train with, None: transformers' choice. On a CPU the plain one is faster on short texts (1.4 times in bf16)."""
     return None if torch.cuda.is_available() else "eager"

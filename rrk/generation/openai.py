@@ -55,6 +55,7 @@ class Engine:
                 "n": want,
                 "temperature": order.temperature,
                 "top_p": order.top_p,
+                **({"top_k": order.top_k} if order.top_k else {}),
                 "max_tokens": order.max_tokens,
                 "logprobs": True if order.chat else 0,
                 "seed": seeds.derive(order.seed, task.task_id, len(made)) % (1 << 31),

@@ -50,6 +50,7 @@ class Order:
     samples: int = 20
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int = 0
     max_tokens: int = 256
     seed: int = 0
     stop: tuple[str, ...] = ()
