@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rrk import __version__, costs, rows
+from rrk.actor import Actor, Make
 from rrk.errors import RrkError, UsageError
 
 BATCH = 1.0  # seconds of a worker's work that are sent at a time
@@ -35,7 +35,6 @@ WINDOW = 16  # batches a worker that were read and not yet written
 TRIES = 4  # workers that may die over a batch before it is to blame
 LOOK = 1.0  # seconds between looks at which nodes there are
 POLL = 0.02  # seconds between looks at a slow input
-Make = Callable[[int], Any]
 
 
 @dataclass
@@ -255,7 +254,7 @@ class Cluster:
 
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         actor = (
-            self._ray.remote(_Actor)
+            self._ray.remote(Actor)
             .options(
                 num_cpus=cores,
                 num_gpus=self._gpus,
@@ -373,142 +372,6 @@ class _Reader:
                 break
             taken.append(item)
         return _Batch(taken) if taken else None
-
-
-class _Actor:
-    """The work on a node: one thread runs it over everything that `run` is given, in the order in which that comes."""
-
-    def __init__(self, make: Make, cores: int, folder: str) -> None:
-        """`folder`: where the paths that `make` was given begin; nodes share it, or the paths are whole."""
-        self._make, self._cores, self._folder = make, cores, folder
-        self._feed = _Feed()
-        self._work: Any = None
-        self._failure: RrkError | None = None
-        self._thread = threading.Thread(target=self._drive, daemon=True)
-
-    def start(self) -> str | RrkError:
-        """The version of rrk here, or why the work cannot be done here."""
-        try:
-            if os.path.isdir(self._folder):
-                os.chdir(self._folder)
-            self._work = self._make(self._cores)
-            if hasattr(self._work, "check"):
-                self._work.check()
-        except RrkError as error:
-            return error
-        self._thread.start()
-        return __version__
-
-    def run(self, items: list[Any]) -> tuple[Any, ...]:
-        """(outputs, the error that came after them, figures so far, notes, seconds)."""
-        outputs, error, seconds = self._feed.put(items).wait()
-        return outputs, error, *self._told(), seconds
-
-    def finish(self) -> tuple[dict[str, Any], tuple[str, ...]]:
-        self._feed.end()
-        self._thread.join(20)
-        return self._told()
-
-    def _told(self) -> tuple[dict[str, Any], tuple[str, ...]]:
-        return dict(getattr(self._work, "figures", {})), tuple(getattr(self._work, "notes", ()))
-
-    def _drive(self) -> None:
-        results: Any = None
-        try:
-            results = self._work(self._feed)
-            for output in results:
-                self._feed.done(output)
-        except RrkError as error:
-            self._feed.fail(error)
-        except BaseException as error:
-            self._feed.fail(RrkError(f"{type(error).__name__}: {error}"))
-        finally:
-            if hasattr(results, "close"):
-                results.close()
-
-
-class _Ticket:
-    """A batch on its way through a worker's work."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._outputs: list[Any] = []
-        self._error: RrkError | None = None
-        self._done = threading.Event()
-        self._began = time.monotonic()
-
-    def began(self, when: float) -> None:
-        self._began = max(self._began, when)
-
-    def add(self, output: Any) -> bool:
-        self._outputs.append(output)
-        if len(self._outputs) < self._size:
-            return False
-        self.end()
-        return True
-
-    def end(self, error: RrkError | None = None) -> None:
-        self._error = error
-        self._seconds = time.monotonic() - self._began
-        self._done.set()
-
-    def wait(self) -> tuple[list[Any], RrkError | None, float]:
-        self._done.wait()
-        return self._outputs, self._error, self._seconds
-
-
-class _Feed:
-    """The items of all batches in turn, as rrk.stage.Items has them."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._items: deque[Any] = deque()
-        self._tickets: deque[_Ticket] = deque()
-        self._ended = False
-        self._error: RrkError | None = None
-
-    def put(self, items: list[Any]) -> _Ticket:
-        ticket = _Ticket(len(items))
-        with self._changed:
-            if self._error is not None or self._ended:
-                ticket.end(self._error or RrkError("the worker has ended"))
-                return ticket
-            self._items.extend(items)
-            self._tickets.append(ticket)
-            self._changed.notify_all()
-        return ticket
-
-    def done(self, output: Any) -> None:
-        with self._changed:
-            if self._tickets[0].add(output):
-                self._tickets.popleft()
-                if self._tickets:
-                    self._tickets[0].began(time.monotonic())
-
-    def fail(self, error: RrkError) -> None:
-        with self._changed:
-            self._error = error
-            while self._tickets:
-                self._tickets.popleft().end(error)
-
-    def end(self) -> None:
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def ready(self) -> bool:
-        return bool(self._items) or self._ended
-
-    def __iter__(self) -> _Feed:
-        return self
-
-    def __next__(self) -> Any:
-        with self._changed:
-            while not self._items:
-                if self._ended:
-                    raise StopIteration
-                self._changed.wait()
-            return self._items.popleft()
 
 
 def _problem(item: Any) -> tuple[str, str]:

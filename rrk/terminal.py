@@ -103,8 +103,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "",
         # An interval goes under its figure before a narrow terminal cuts both.
         cells = [[cell.replace(" [", "\n[") for cell in row] for row in cells]
     if _width(header, cells) > console.width:
-        cells = [[cell.partition("\n[")[0] for cell in row] for row in cells]
-    if _width(header, cells) > console.width:
+        cells = [[cell.replace("\n[", " [") for cell in row] for row in cells]
         # Every figure on a line of its own: a number that is cut is another number.
         names = max(map(len, header))
         blocks = [
@@ -121,9 +120,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "",
 
 
 def _width(header: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
-    """Columns that rich needs for all of it."""
-    parts = [[part for row in (header, *cells) for part in row[i].split("\n")] for i in range(len(header))]
-    return sum(max(map(len, column)) + 2 for column in parts) + 2
+    """Columns that rich needs for all of it; a heading may be wrapped between its words."""
+    parts = [[*header[i].split(), *(part for row in cells for part in row[i].split("\n"))] for i in range(len(header))]
+    return sum(max(map(len, column), default=0) + 2 for column in parts)
 
 
 def _aligned(lines: list[list[str]], words: Collection[int]) -> list[str]:

@@ -32,12 +32,17 @@ ALLOWED: dict[str, set[str]] = {
     "rrk.progress": {"rrk.errors"},
     "rrk.stopping": {"rrk.errors"},
     "rrk.sinks": {"rrk.errors", "rrk.jsonl", "rrk.outputs", "rrk"},
-    "rrk.stage": {"rrk.errors", "rrk.jsonl", "rrk.rows", "rrk.progress", "rrk.sinks", "rrk.outputs", "rrk.costs"},
+    "rrk.items": {"rrk.errors", "rrk.jsonl", "rrk.rows"},
+    "rrk.stage": {
+        *("rrk.errors", "rrk.jsonl", "rrk.rows", "rrk.items", "rrk.progress", "rrk.sinks", "rrk.outputs", "rrk.costs")
+    },
     "rrk.options": {"rrk.errors", "rrk.stage", "rrk.cluster"},
-    "rrk.cluster": {"rrk.errors", "rrk.rows", "rrk.costs", "rrk"},
+    "rrk.actor": {"rrk.errors", "rrk"},
+    "rrk.cluster": {"rrk.errors", "rrk.rows", "rrk.costs", "rrk.actor", "rrk"},
     "rrk.terminal": {"rrk.errors"},
     "rrk.cli": {"rrk.errors", "rrk.outputs", "rrk.machine", "rrk.completion", "rrk"},
     "rrk.machine": set(),
+    "rrk.eval_output": {"rrk.errors", "rrk.outputs", "rrk.terminal", "rrk.evaluation", "rrk"},
     "rrk.completion": {"rrk.errors"},
     "rrk.cases": {"rrk.errors", "rrk.jsonl", "rrk.rows"},
     "rrk.case_benchmarks": SHARED,
@@ -168,6 +173,7 @@ def test_domain_modules_are_silent_and_heavy_libraries_stay_where_they_belong(pa
         "rrk.sinks",
         "rrk.stage",
         "rrk.terminal",
+        "rrk.eval_output",
         "rrk.__main__",
     ):
         return

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from rrk import machine, stage, terminal
+from rrk import items, machine, terminal
 from rrk.progress import Progress
 from tests.conftest import ROOT, environment
 
@@ -74,11 +74,10 @@ def test_the_total_is_counted_where_the_input_is_a_file(tmp_path, unit, limit, s
     rows = [{"task_id": f"t/{i // 3}", "language": "py", "completion": ""} for i in range(7)]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    io = stage.IoOptions(output="-", limit=limit, shard=shard)
-    items = stage.Items([str(path)], unit, limit, stage.parse_shard(shard))
-    assert stage._expected(items, io, unit) == want
-    assert sum(1 for _ in items) == want
-    assert stage._expected(stage.Items(["-"], unit), io, unit) is None
+    found = items.Items([str(path)], unit, limit, items.parse_shard(shard))
+    assert items.expected(found, limit, shard, unit) == want
+    assert sum(1 for _ in found) == want
+    assert items.expected(items.Items(["-"], unit), limit, shard, unit) is None
 
 
 def test_what_an_earlier_run_did_counts_as_done_and_not_for_the_rate():

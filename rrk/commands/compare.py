@@ -53,8 +53,8 @@ def compare(
     from rrk import jsonl, terminal
     from rrk.evaluation import compare as comparing
     from rrk.evaluation import contamination, formats, plots
+    from rrk.items import Unsorted
     from rrk.reranking import choices
-    from rrk.stage import Unsorted
 
     given = list(inputs or [jsonl.STDIN])
     if jsonl.STDIN in given and sys.stdin.isatty():

@@ -142,6 +142,8 @@ def eval_(
     import sys
 
     from rrk import jsonl
+    from rrk.eval_output import Out, check_readable, write
+    from rrk.evaluation import against as paired
     from rrk.evaluation import ledger, plots, tables
     from rrk.evaluation import report as reports
 
@@ -159,7 +161,7 @@ def eval_(
         raise UsageError(f"{modes[0]} does not go with {'--against' if against else '--html'}")
     if interval not in ("percentile", "bca"):
         raise UsageError(f"--interval {interval}: choose percentile or bca")
-    out = _Out(format)
+    out = Out(format)
     shown: Any = tables.with_bca if interval == "bca" else lambda found: found
     if plot:
         plots.check(plot)
@@ -177,10 +179,10 @@ def eval_(
         if not given:
             raise UsageError("--rounds needs files: reports that rrk eval -o wrote, or rows")
         pairs = ledger.named(given)
-        _check_readable([path for _, path in pairs])
+        check_readable([path for _, path in pairs])
         entries = ledger.read(given, **settings)
         changes = ledger.steps(entries, repeats=resamples, seed=seed)
-        _write(ledger.ledger(entries, changes), output, json)
+        write(ledger.ledger(entries, changes), output, json)
         entries = [(name, shown(found)) for name, found in entries]
         if not json:
             out.show([tables.ledger(entries, changes)])
@@ -192,24 +194,24 @@ def eval_(
     if overlap:
         if plot:
             raise UsageError("--overlap draws nothing: leave out --plot")
-        _check_readable([*given, *overlap])
+        check_readable([*given, *overlap])
         _overlap(out, given, overlap, ngram, output, json)
         return
     if suspect:
         if plot or not problems:
             raise UsageError("--suspect draws nothing: leave out --plot" if plot else "--suspect needs -p PROBLEMS")
-        _check_readable([*given, *problems])
+        check_readable([*given, *problems])
         _suspect(out, given, problems, jobs, seed, output, json)
         return
     if cost:
-        _check_readable([path for _, path in ledger.named(given)])
+        check_readable([path for _, path in ledger.named(given)])
         entries = list(ledger.groups(given, by, **settings).items()) if by else ledger.read(given, **settings)
         _cost(out, shown(entries), axis, plot, output, json, resamples, seed)
         return
-    _check_readable([*given, *([against] if against else [])])
+    check_readable([*given, *([against] if against else [])])
     if by:
         named = ledger.groups(given, by, **settings)
-        _write({reports.KEY: reports.VERSION, "by": by, "groups": named}, output, json)
+        write({reports.KEY: reports.VERSION, "by": by, "groups": named}, output, json)
         named = shown(named)
         if not json:
             out.show([tables.systems(named, by)])
@@ -228,9 +230,9 @@ def eval_(
         other = ledger.load(against, **settings)
         found["against"] = {
             "file": os.path.basename(against),
-            **reports.compare(found, other, repeats=resamples, seed=seed),
+            **paired.compare(found, other, repeats=resamples, seed=seed),
         }
-    _write(found, output, json)
+    write(found, output, json)
     found = shown(found)
     if not json:
         out.report(found)
@@ -243,97 +245,15 @@ def eval_(
         if note and not quiet:
             print(f"rrk eval: {note}", file=sys.stderr)
     if fail_if_worse:
-        metric, outcome = reports.verdict(found["against"])
+        metric, outcome = paired.verdict(found["against"])
         if outcome == "worse":
             c = found["against"][metric]
             was = f"{tables.number(c['ours'])} against {tables.number(c['theirs'])}, p {tables.p_value(c['p'])}"
             raise RrkError(f"{metric.replace('_', ' ')} is significantly worse than {against}: {was}")
 
 
-def _check_readable(paths: list[str]) -> None:
-    import os
-
-    for path in paths:
-        if path != "-" and not os.path.exists(path):
-            raise UsageError(f"{path}: no such file")
-
-
-class _Out:
-    """Where tables and sentences go: people get both; for a paper the tables alone are on standard output."""
-
-    def __init__(self, how: str) -> None:
-        from rrk.evaluation import formats
-
-        if how not in formats.FORMATS:
-            raise UsageError(f"--format {how}: choose one of {', '.join(formats.FORMATS)}")
-        self.how = how
-
-    def report(self, found: dict[str, Any]) -> None:
-        from rrk.evaluation import report as reports
-        from rrk.evaluation import tables
-
-        if not found["problems"]:
-            self.line("nothing to evaluate: no judged candidates")
-        else:
-            counts = f"{found['problems']} problems, {found['samples']} judged samples"
-            self.line(f"{counts}; mean [{tables.bootstrap(found)}]\n")
-            self.show(tables.report(found))
-        if cost := tables.cost(found):
-            self.line(cost)
-        self.say(tables.remarks(found))
-        if comparison := found.get("against"):
-            self.line()
-            self.show([tables.comparison(comparison, "this", comparison["file"])])
-            metric, outcome = reports.verdict(comparison)
-            self.line(f"{metric.replace('_', ' ')}: {outcome} on {comparison['common']} common problems")
-            if left := comparison["only_ours"] + comparison["only_theirs"]:
-                self.line(f"note: {left} problems are in one of the two only and left out of the comparison")
-
-    def show(self, shown: list[Any]) -> None:
-        from rrk import terminal
-        from rrk.evaluation import formats
-
-        for number, (title, header, lines) in enumerate(shown):
-            if number:
-                print(flush=True)
-            if self.how == "table":
-                terminal.table(header, lines, title)
-            else:
-                print(formats.written((title, header, lines), self.how), end="", flush=True)
-
-    def line(self, text: str = "", style: str = "") -> None:
-        import sys
-
-        from rrk import terminal
-
-        if self.how == "table":
-            terminal.line(text, style)
-        elif text:
-            print(f"rrk eval: {text.strip()}", file=sys.stderr, flush=True)
-
-    def say(self, remarks: Any) -> None:
-        for remark in remarks:
-            self.line(f"note: {remark}", "yellow")
-
-
-def _write(record: dict[str, Any], output: str | None, json: bool) -> None:
-    """The report to FILE, and to standard output with --json (or -o -)."""
-    import sys
-
-    import orjson
-
-    from rrk import outputs
-
-    if output and output != "-":
-        with outputs.whole(output) as sink:
-            sink.write(orjson.dumps(record, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-    if json or output == "-":
-        sys.stdout.buffer.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
-        sys.stdout.buffer.flush()
-
-
 def _cost(
-    out: _Out,
+    out: Any,
     entries: list[tuple[str, Any]],
     axis: str | None,
     plot: str | None,
@@ -343,6 +263,7 @@ def _cost(
     seed: int,
 ) -> None:
     """Quality against cost; every system after the first is compared with it in pairs."""
+    from rrk.eval_output import write
     from rrk.evaluation import cost, plots, tables
     from rrk.evaluation import report as reports
 
@@ -356,7 +277,7 @@ def _cost(
     keys = ("problems", "samples", "n", "random", "ranked_pass@1", "oracle", "cost")
     systems = [{"name": name, **{k: found[k] for k in keys if k in found}} for name, found in entries]
     pairs = [{"name": name, **found} for (name, _), found in zip(entries[1:], against, strict=True)]
-    _write({reports.KEY: reports.VERSION, "axis": by, "systems": systems, "against": pairs}, output, json)
+    write({reports.KEY: reports.VERSION, "axis": by, "systems": systems, "against": pairs}, output, json)
     if not json:
         out.show([tables.quality_and_cost(entries)])
         for (name, _), pair in zip(entries[1:], against, strict=True):
@@ -370,9 +291,10 @@ def _cost(
 
 
 def _suspect(
-    out: _Out, given: list[str], problems: list[str], jobs: int, seed: int, output: str | None, json: bool
+    out: Any, given: list[str], problems: list[str], jobs: int, seed: int, output: str | None, json: bool
 ) -> None:
     from rrk import jsonl, rows
+    from rrk.eval_output import write
     from rrk.evaluation import suspect, tables
     from rrk.sandbox import Job, Judge
     from rrk.sandbox.candidates import Problems
@@ -395,7 +317,7 @@ def _suspect(
     lines = [{"task_id": task, **one.found()} for task, one in examined.items()]
     lines.sort(key=lambda line: (-line["outvoted"], -line["differ"]))
     left = len(asked) - len(examined)
-    _write({"suspect": lines, "not_examined": left, "seed": seed}, output, json)
+    write({"suspect": lines, "not_examined": left, "seed": seed}, output, json)
     if not json:
         out.show([tables.suspect(lines)])
         hit = sum(bool(line["differ"]) for line in lines)
@@ -404,8 +326,9 @@ def _suspect(
             out.say([f"{left} problems were not examined: not Python, or their tests call nothing with literals"])
 
 
-def _overlap(out: _Out, given: list[str], corpus: list[str], n: int, output: str | None, json: bool) -> None:
+def _overlap(out: Any, given: list[str], corpus: list[str], n: int, output: str | None, json: bool) -> None:
     from rrk import jsonl
+    from rrk.eval_output import write
     from rrk.evaluation import overlap, tables
 
     index = overlap.Index(n)
@@ -414,7 +337,7 @@ def _overlap(out: _Out, given: list[str], corpus: list[str], n: int, output: str
     for row in jsonl.read(corpus):
         index.look(row)
     lines = index.lines()
-    _write({"overlap": lines, "n": n, "rows": index.rows, "source": "arXiv 2005.14165, appendix C"}, output, json)
+    write({"overlap": lines, "n": n, "rows": index.rows, "source": "arXiv 2005.14165, appendix C"}, output, json)
     if not json:
         out.show([tables.overlap(lines)])
         hit = sum(bool(line["rows"]) for line in lines)
@@ -423,13 +346,14 @@ def _overlap(out: _Out, given: list[str], corpus: list[str], n: int, output: str
         )
 
 
-def _ppo(out: _Out, path: str, plot: str | None, output: str | None, json: bool) -> None:
+def _ppo(out: Any, path: str, plot: str | None, output: str | None, json: bool) -> None:
+    from rrk.eval_output import check_readable, write
     from rrk.evaluation import plots, ppo_log
 
-    _check_readable([path])
+    check_readable([path])
     log = ppo_log.read(path)
     said = ppo_log.remarks(log)
-    _write({"ppo_log": log, "remarks": said}, output, json)
+    write({"ppo_log": log, "remarks": said}, output, json)
     if not json:
         out.show([ppo_log.table(log)])
         out.say(said)

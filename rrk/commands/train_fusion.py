@@ -31,9 +31,9 @@ def train_fusion(
     """
     import sys
 
+    from rrk.items import Unsorted
     from rrk.jsonl import STDIN
     from rrk.reranking import fusion
-    from rrk.stage import Unsorted
 
     groups = Unsorted(list(inputs or [STDIN]), "problem", limit)
     problems = list(groups)

@@ -13,7 +13,7 @@ from typing import Any
 
 from rrk import jsonl
 from rrk.errors import RrkError, UsageError
-from rrk.evaluation import contamination, statistics
+from rrk.evaluation import against, contamination, statistics
 from rrk.evaluation import report as reports
 
 _SHORT: tuple[str, ...] = (
@@ -105,7 +105,7 @@ def steps(
     out: list[dict[str, Any] | None] = []
     for i, (_, found) in enumerate(entries):
         try:
-            out.append(reports.compare(found, entries[i - 1][1], repeats=repeats, seed=seed) if i else None)
+            out.append(against.compare(found, entries[i - 1][1], repeats=repeats, seed=seed) if i else None)
         except UsageError:
             out.append(None)
     return out

@@ -7,13 +7,14 @@ from collections import deque
 from functools import partial
 
 from rrk import __version__
-from rrk.cluster import _Actor, _Reader
+from rrk.actor import Actor
+from rrk.cluster import _Reader
 from rrk.errors import RowError, RrkError
 from tests.cluster.makes import Doubler
 
 
 class Items:
-    """As rrk.stage.Items; `late` of them are not ready yet."""
+    """As rrk.items.Items; `late` of them are not ready yet."""
 
     def __init__(self, rows, late=0):
         self._rows, self._late = deque(rows), late
@@ -48,7 +49,7 @@ def test_batches_end_where_a_problem_does_and_wait_for_nobody():
 
 
 def test_a_worker_answers_batch_by_batch_and_an_error_after_what_came_before_it():
-    actor = _Actor(partial(Doubler), 3, ".")
+    actor = Actor(partial(Doubler), 3, ".")
     assert actor.start() == __version__
     answers: dict[int, tuple] = {}
 
@@ -70,7 +71,7 @@ def test_a_worker_answers_batch_by_batch_and_an_error_after_what_came_before_it(
 
 
 def test_a_worker_that_cannot_work_here_says_why():
-    assert isinstance(_Actor(partial(_refusing), 1, ".").start(), RrkError)
+    assert isinstance(Actor(partial(_refusing), 1, ".").start(), RrkError)
 
 
 def _refusing(cores):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rrk.errors import RowError, UsageError
-from rrk.evaluation import estimators, ledger, report, statistics, tables
+from rrk.evaluation import against, estimators, ledger, report, statistics, tables
 
 
 def rows_of(seed=0, problems=6, n=5, languages=("py",), scored=True):
@@ -198,21 +198,21 @@ def test_costs_are_summed_where_rows_say_them():
 def test_comparison_is_paired_and_over_common_problems():
     rows = rows_of(5, problems=20)
     better = [{**row, "score": row["score"] + 2.0 * row["passed"]} for row in rows if row["task_id"] != "HumanEval/3"]
-    found = report.compare(build(better), build(rows), repeats=2000)
+    found = against.compare(build(better), build(rows), repeats=2000)
     assert (found["common"], found["only_ours"], found["only_theirs"]) == (19, 0, 1)
     assert found["pass@1"]["difference"] == 0
     common = {f"HumanEval/{p}" for p in range(20)} - {"HumanEval/3"}
     a = np.mean([t["ranked_pass@1"] for t in build(rows)["tasks"] if t["task_id"] in common])
     b = np.mean([t["ranked_pass@1"] for t in build(better)["tasks"]])
     assert found["ranked_pass@1"]["difference"] == pytest.approx(b - a)
-    assert report.verdict(found) == ("ranked_pass@1", "better")
-    assert report.verdict(report.compare(build(rows), build(better)))[1] == "worse"
-    assert report.verdict(report.compare(build(rows), build(rows)))[1] == "no clear difference"
+    assert against.verdict(found) == ("ranked_pass@1", "better")
+    assert against.verdict(against.compare(build(rows), build(better)))[1] == "worse"
+    assert against.verdict(against.compare(build(rows), build(rows)))[1] == "no clear difference"
 
 
 def test_nothing_in_common_cannot_be_compared():
     with pytest.raises(UsageError, match="no problem in common"):
-        report.compare(build(rows_of()), build([{**r, "task_id": "z"} for r in rows_of()]))
+        against.compare(build(rows_of()), build([{**r, "task_id": "z"} for r in rows_of()]))
 
 
 def test_several_values_are_resampled_as_each_alone():

@@ -6,7 +6,7 @@
         for verdict in judge.evidence(pairs, each_s=1.0):  # of (Job without tests, generated tests): Verdict.evidence
             ...
 
-Where the iterable has `ready()` (rrk.stage.Items), nothing finished is held back while a slow producer thinks. What happens
+Where the iterable has `ready()` (rrk.items.Items), nothing finished is held back while a slow producer thinks. What happens
 to a job on its way:
 
 * the same job in flight, among the last ones, or in the cache on disk is not run again;
