@@ -217,7 +217,7 @@ def eval_(
             out.show([tables.systems(named, by)])
             out.say(f"{name}: {said}" for name, found in named.items() for said in tables.remarks(found))
         if plot:
-            plots.best_of_k(list(named.items()), plot)
+            plots.best_of_k(list(named.items()), plot, ", ".join(given))
         return
     samples = reports.Samples(keep=bool(html))
     if len(given) == 1 and not html and ledger.is_report(given[0]):
@@ -237,7 +237,7 @@ def eval_(
     if not json:
         out.report(found)
     if plot:
-        plots.best_of_k([("", found)], plot)
+        plots.best_of_k([("", found)], plot, ", ".join(given))
     if html:
         from rrk.evaluation import webpage
 
@@ -358,4 +358,4 @@ def _ppo(out: Any, path: str, plot: str | None, output: str | None, json: bool) 
         out.show([ppo_log.table(log)])
         out.say(said)
     if plot:
-        plots.ppo(log, plot)
+        plots.ppo(log, plot, path)

@@ -22,6 +22,7 @@ from rrk.evaluation import ppo_log
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+FEW = 4  # curves up to which each has its band; more of them are mud
 SUFFIXES = (".svg", ".png", ".pdf")
 
 
@@ -50,22 +51,47 @@ def _save(figure: Any, path: str) -> None:
         figure.savefig(sink, format=suffix[1:], dpi=150, metadata=metadata)
 
 
-def best_of_k(entries: Sequence[tuple[str, Mapping[str, Any]]], path: str) -> None:
-    """Best-of-k curves with their intervals between pass@1 and pass@k, which a perfect ranking would reach."""
-    _save(_best_of_k(entries), path)
+def best_of_k(entries: Sequence[tuple[str, Mapping[str, Any]]], path: str, title: str = "") -> None:
+    """Best-of-k curves with their intervals between pass@1 and pass@k, which a perfect ranking would reach.
+
+    A system of one candidate a problem (greedy decoding, say) is a level line. `title`: which files; their size follows it.
+    """
+    _save(_best_of_k(entries, title), path)
 
 
-def svg(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def svg(entries: Sequence[tuple[str, Mapping[str, Any]]], title: str = "") -> str:
     """The same as SVG text."""
     sink = io.StringIO()
-    _best_of_k(entries).savefig(sink, format="svg", metadata={"Date": None})
+    _best_of_k(entries, title).savefig(sink, format="svg", metadata={"Date": None})
     text = sink.getvalue()
     return text[text.index("<svg") :]
 
 
-def _best_of_k(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
-    figure = _figure()
+def _size(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """How much was measured: `164 problems, n = 16`."""
+    counts = sorted({report["problems"] for _, report in entries})
+    ns = [bound for _, report in entries for bound in report["n"]]
+    low, high = min(ns), max(ns)
+    return f"{' or '.join(map(str, counts))} problems, n = {high if low == high else f'{low} to {high}'}"
+
+
+def _name_ends(axes: Any, ends: Sequence[tuple[float, str, str]]) -> None:
+    """(y, text, colour): a line's name where it ends, at the right edge, the names kept apart."""
+    low, high = axes.get_ylim()
+    step = 0.05 * (high - low)
+    at = -float("inf")
+    for y, text, colour in sorted(ends, key=lambda end: end[0]):
+        at = max(at + step, y)
+        axes.annotate(
+            text, (axes.get_xlim()[1], y), (axes.get_xlim()[1] * 1.03, at), fontsize=8, color=colour, va="center"
+        )
+
+
+def _best_of_k(entries: Sequence[tuple[str, Mapping[str, Any]]], title: str = "") -> Any:
+    figure = _figure(7.6)
     axes = figure.add_subplot()
+    ends: list[tuple[float, str, str]] = []
+    few = sum(bool(report.get("best_of_k")) for _, report in entries) <= FEW
     most = 1
     seen: list[Any] = []
     for number, (name, report) in enumerate(entries):
@@ -73,12 +99,18 @@ def _best_of_k(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
         label = f"{name}: " if name else ""
         passing = [(int(k), f) for k, f in report["pass@k"].items() if f is not None]
         n = report["n"][0]
+        if report["n"][1] == 1 and passing:
+            level = passing[0][1]["mean"]
+            axes.axhline(level, color=colour, linestyle="-.", linewidth=1)
+            ends.append((level, f"{label}one candidate", colour))
+            continue
         if report.get("oracle") and all(k != n for k, _ in passing) and report["n"][0] == report["n"][1]:
             passing.append((n, report["oracle"]))  # pass@n is the oracle
         passing.sort(key=lambda pair: pair[0])
         curve = report.get("best_of_k") or []
         if curve:
-            _band(axes, curve, colour)
+            if few:
+                _band(axes, curve, colour)
             every = [i for i, point in enumerate(curve) if point["k"] & (point["k"] - 1) == 0 or i == len(curve) - 1]
             axes.plot(
                 [p["k"] for p in curve],
@@ -87,13 +119,20 @@ def _best_of_k(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
                 marker=marker,
                 markersize=4,
                 markevery=every,
-                label=f"{label}best of k by score",
             )
+            ends.append((curve[-1]["mean"], f"{label}best of k", colour))
+            peak = max(curve, key=lambda point: (point["mean"], -point["k"]))
+            if peak["k"] < curve[-1]["k"]:
+                axes.plot([peak["k"]], [peak["mean"]], color=colour, marker="*", markersize=11)
+                where = f"peak {peak['mean']:.3f} at {peak['k']}"
+                axes.annotate(
+                    where, (peak["k"], peak["mean"]), (0, 8), textcoords="offset points", fontsize=7, ha="center"
+                )
         # Two rankings of the same samples share these lines.
         drawn_before = passing in seen
         seen.append(passing)
         if passing and not drawn_before:
-            if not curve:
+            if not curve and few:
                 _band(axes, [{"k": k, **f} for k, f in passing], colour)
             axes.plot(
                 [k for k, _ in passing],
@@ -103,10 +142,11 @@ def _best_of_k(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
                 linewidth=1,
                 marker=None if curve else marker,
                 markersize=4,
-                label=f"{label}pass@k (perfect ranking)",
             )
+            ends.append((passing[-1][1]["mean"], f"{label}pass@k, a perfect choice", colour))
         if report.get("random") and not drawn_before:
-            axes.axhline(report["random"]["mean"], color=colour, linestyle=":", linewidth=1, label=f"{label}pass@1")
+            axes.axhline(report["random"]["mean"], color=colour, linestyle=":", linewidth=1)
+            ends.append((report["random"]["mean"], f"{label}pass@1", colour))
         most = max(most, n)
     axes.set_xscale("log", base=2)
     ticks = [2**i for i in range(most.bit_length())]
@@ -119,7 +159,8 @@ def _best_of_k(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
     low, high = axes.get_ylim()
     axes.set_ylim(max(0.0, low), min(1.0, high))
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, framealpha=0.8)
+    _name_ends(axes, ends)
+    axes.set_title(f"{title}: {_size(entries)}" if title else _size(entries), fontsize=9, loc="left")
     return figure
 
 
@@ -182,8 +223,11 @@ def methods(found: Mapping[str, Mapping[str, Any]], title: str, path: str) -> No
     _save(figure, path)
 
 
-def ppo(log: list[dict[str, Any]], path: str) -> None:
-    """Above: the reranker's score and the probe's pass rate by update; below: the KL to the SFT model."""
+def ppo(log: list[dict[str, Any]], path: str, title: str = "") -> None:
+    """Above: the reranker's score and the probe's pass rate by update, its peak marked and the SFT model's rate as a level
+    line; below: the KL to the SFT model."""
+    from matplotlib.ticker import MaxNLocator
+
     figure = _figure(6.4, 5.2)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     handles = []
@@ -205,6 +249,12 @@ def ppo(log: list[dict[str, Any]], path: str) -> None:
         handles += right.plot(updates, rates, color=COLOURS[0], marker="o", markersize=5, label="pass@1, probe")
         best = max(range(len(rates)), key=lambda i: (rates[i], -i))
         top.axvline(updates[best], color="grey", linestyle=":", linewidth=1)
+        peak = f"peak {rates[best]:.3f}"
+        right.annotate(peak, (updates[best], rates[best]), (0, 7), textcoords="offset points", fontsize=7, ha="center")
+        if updates[0] == 0:
+            handles.append(
+                right.axhline(rates[0], color=COLOURS[0], linestyle="-.", linewidth=0.8, label="the SFT model")
+            )
         right.set_ylabel("pass@1 of held-out problems", color=COLOURS[0])
         right.set_ylim(0, min(1.0, max(rates) * 1.25 + 0.02))
     top.legend(handles=handles, fontsize=8, framealpha=0.8, loc="lower right")
@@ -212,5 +262,7 @@ def ppo(log: list[dict[str, Any]], path: str) -> None:
     bottom.plot(updates, kl, color=COLOURS[2], linewidth=1.2)
     bottom.set_ylabel("KL, nats")
     bottom.set_xlabel("update")
+    bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
+    top.set_title(f"{title}: {len(log)} rows" if title else f"{len(log)} rows", fontsize=9, loc="left")
     bottom.grid(alpha=0.25)
     _save(figure, path)
