@@ -53,5 +53,4 @@ def test_updates_are_whole_numbers_and_the_start_is_a_line(tmp_path):
     assert "peak 0.500" in text
     assert "the SFT model" in text
     ticks = re.findall(r'id="xtick_\d+">.*?<text[^>]*>([^<]+)<', text, re.DOTALL)
-    assert ticks
-    assert all(tick.isdecimal() for tick in ticks)
+    assert ticks[-3:] == ["0", "1", "2"]  # of the lower axes, which alone have labels
