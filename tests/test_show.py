@@ -271,3 +271,41 @@ def test_only_what_will_be_shown_is_kept():
         assert len(group.kept) <= 6
         fitting = [row for row in rows if row["task_id"] == f"a/{number}" and not row["passed"]]
         assert browse.ranked(group.kept)[:2] == browse.ranked(fitting)[:2]
+
+
+def test_problems_reports_and_logs_are_shown_too(rrk, tmp_path):
+    problem = {"task_id": "t/0", "language": "py", "prompt": "def f(x):\n", "tests": "assert f(1) == 2\n"}
+    problem |= {"entry_point": "f", "canonical_solution": "    return x + 1\n"}
+    (tmp_path / "p.jsonl").write_bytes(encode([problem]))
+    assert "entry point" in rrk("show", "p.jsonl").stdout.decode()
+    whole = rrk("show", "p.jsonl", "--task", "t/0").stdout.decode()
+    assert "assert f(1) == 2" in whole
+    assert "return x + 1" in whole
+    rrk("eval", "-o", "report.json", input=encode(rows_of()))
+    assert "pass@1" in rrk("show", "report.json").stdout.decode()
+    (tmp_path / "log.jsonl").write_bytes(encode([{"update": 0, "probe_pass@1": 0.25}, {"update": 1, "score": 2.0}]))
+    assert "update" in rrk("show", "log.jsonl").stdout.decode()
+    (tmp_path / "other.json").write_text('{"figures": {"loss": 0.5}}')
+    assert "figures.loss: 0.5" in rrk("show", "other.json").stdout.decode()
+
+
+def test_totals_stand_below_and_contrast_is_a_diff_to_the_nearest_that_passes(rrk):
+    texts = [
+        ("    return x - 1\n", False, 2.0),
+        ("    y = 3\n    return y\n", True, 0.0),
+        ("    return x + 1\n", True, 1.0),
+    ]
+    rows = [
+        {"task_id": f"t/{p}", "language": "py", "prompt": "def f(x):\n", "completion_id": i, "completion": text}
+        | {"passed": passed, "score": score if p == 0 else -score}
+        for p in range(2)
+        for i, (text, passed, score) in enumerate(texts)
+    ]
+    assert (
+        "2 problems, 6 rows, 4 of 6 judged passed (66.7%); the best-scored passes in 50.0%"
+        in rrk("show", input=encode(rows)).stdout.decode()
+    )
+    shown = rrk("show", "--contrast", input=encode(rows)).stdout.decode()
+    assert "-    return x - 1" in shown
+    assert "+    return x + 1" in shown
+    assert "t/1" not in shown

@@ -1,4 +1,4 @@
-"""`rrk show`: look at programs, verdicts and scores; at pairs; at what made a trained folder."""
+"""`rrk show`: look at programs, verdicts and scores; at problems and pairs; at reports, logs and what made a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ def show(
     inputs: Annotated[
         Optional[list[str]],  # noqa: UP045 - typer reads this at run time
         typer.Argument(
-            metavar="[INPUT]...", help="Candidates, verdicts, scores or pairs, in any order; or a folder with rrk.json."
+            metavar="[INPUT]...",
+            help="Candidates, verdicts, scores, pairs or problems, in any order; a report, a log.jsonl, a folder with rrk.json.",
         ),
     ] = None,
     task: Annotated[
@@ -41,6 +42,12 @@ def show(
         Optional[int],  # noqa: UP045
         typer.Option("--id", metavar="N", help="Only the candidate with this completion_id."),
     ] = None,
+    contrast: Annotated[
+        bool,
+        typer.Option(
+            "--contrast", help="Where the best-scored program is wrong: a diff from it to the nearest that passes."
+        ),
+    ] = False,
     output_too: Annotated[bool, typer.Option("--output", help="Also what the program printed and its errors.")] = False,
     color: Annotated[str, typer.Option("--color", metavar="WHEN", help="auto, always or never.")] = "auto",
     limit: options.Limit = None,
@@ -55,7 +62,9 @@ def show(
       rrk show scored.jsonl
       rrk show scored.jsonl --task HumanEval/3 --top 3
       rrk show scored.jsonl --failed --top 1 --color always | less -R
+      rrk show scored.jsonl --contrast
       rrk show pairs.jsonl --task HumanEval/3
+      rrk show report.json
       rrk show runs/reranker
     """
     import os
@@ -80,14 +89,16 @@ def show(
         for name, value in browse.flat(record):
             terminal.line(f"  {name}: {value}")
     files = [path for path in given if path not in folders]
-    if folders and not files:
-        return
     for path in files:
         if path != jsonl.STDIN and not os.path.exists(path):
             raise UsageError(f"{path}: no such file")
+    told = [path for path in files if path != jsonl.STDIN and os.path.isfile(path) and _record(path, color)]
+    files = [path for path in files if path not in told]
+    if (folders or told) and not files:
+        return
     wanted = browse.Filter(passed=True if passed else False if failed else None, status=status, id=id)
     code = rows.language_code(language) if language else None
-    listed = bool(task or top or wanted.any())
+    listed = bool(task or top or wanted.any() or contrast)
     problems = browse.gather(jsonl.read(files or [jsonl.STDIN]), code, task, wanted if listed else None, top)
     if task and not problems.groups:
         raise UsageError(f"no problem '{task}' in the input{browse.near(task, problems.names)}")
@@ -98,9 +109,13 @@ def show(
             counts = [browse.pair_counts(group) for _, group in chosen]
             lines = [[name, lang, *map(str, c)] for ((lang, name), _), c in zip(chosen, counts, strict=True)]
             terminal.table(["problem", "language", "pairs", *browse.KINDS], lines, words=(0, 1))
+        elif problems.problems:
+            lines = [[name, lang, *browse.about_problem(group.kept[0])] for (lang, name), group in chosen]
+            terminal.table(["problem", "language", "entry point", "tests", "solution"], lines, words=(0, 1, 2))
         else:
             lines = [[name, lang, *browse.overview(group)] for (lang, name), group in chosen]
             terminal.table(["problem", "language", "passed", "best-scored", "statuses"], lines, words=(0, 1, 3, 4))
+        print(f"rrk show: {browse.totals([group for _, group in chosen])}", file=sys.stderr)
         return
     shown = 0
     for (lang, name), group in chosen:
@@ -108,6 +123,13 @@ def show(
             for pair in group.kept:
                 _pair(name, lang, pair, color)
                 shown += 1
+            continue
+        if problems.problems:
+            _problem(group.kept[0], lang, color)
+            shown += 1
+            continue
+        if contrast:
+            shown += _contrast(name, lang, group, color)
             continue
         ranked = browse.ranked(group.kept)[:top]
         if not ranked:
@@ -156,3 +178,55 @@ def _pair(name: str, lang: str, pair: dict[str, Any], color: str) -> None:
     terminal.line(f"--- {terminal.one_line(titles[1])}", "bold red", color)
     terminal.code(rejected, lang, color)
     terminal.line()
+
+
+def _record(path: str, color: str) -> bool:
+    """A report of rrk eval, a log of train-ppo or another JSON object; False where the file holds rows."""
+    from rrk import eval_output, terminal
+    from rrk.evaluation import browse, ppo_log, report
+
+    kind, found = browse.peek(path)
+    if kind == "rows":
+        return False
+    terminal.line(path, "bold", color)
+    if kind == "log":
+        log = ppo_log.read(path)
+        eval_output.Out("table").show([ppo_log.table(log)])
+        for remark in ppo_log.remarks(log):
+            terminal.line(f"note: {remark}", "yellow", color)
+    elif kind == "report" and report.KEY in found and "problems" in found:
+        eval_output.Out("table").report(found)
+    else:
+        for name, value in browse.flat(found):
+            terminal.line(f"  {name}: {value}")
+    return True
+
+
+def _problem(problem: dict[str, Any], lang: str, color: str) -> None:
+    from rrk import rows, terminal
+
+    terminal.line(f"=== {rows.task_id(problem)} ({lang})", "bold cyan", color)
+    terminal.code(str(problem.get("prompt") or ""), lang, color)
+    for field in ("canonical_solution", "tests"):
+        if text := str(problem.get(field) or "").strip("\n"):
+            terminal.line(f"... {field}:", "bold", color)
+            terminal.code(text, lang, color)
+    if cases := problem.get("cases"):
+        terminal.line(f"... {len(cases)} cases", "bold", color)
+
+
+def _contrast(name: str, lang: str, group: Any, color: str) -> bool:
+    """The best-scored program, which is wrong, and what it would take to the nearest that passes; False: nothing to show."""
+    from rrk import terminal
+    from rrk.evaluation import browse
+
+    found = browse.contrast(group.kept)
+    if found is None:
+        return False
+    wrong, right, lines = found
+    terminal.line(terminal.one_line(f"=== {name} ({lang})"), "bold cyan", color)
+    terminal.line(terminal.one_line(f"--- {browse.headline(name, wrong, group.size)}"), "bold red", color)
+    terminal.line(terminal.one_line(f"+++ {browse.headline(name, right, group.size)}"), "bold green", color)
+    terminal.code("\n".join(lines), "diff", color)
+    terminal.line()
+    return True

@@ -14,9 +14,10 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from rrk import rows
+from rrk import jsonl, rows
 from rrk.errors import RowError
 
 KINDS = ("hard", "random", "replay")
@@ -72,6 +73,7 @@ class Gathered:
     groups: dict[tuple[str, str], Group] = field(default_factory=dict)
     names: dict[str, None] = field(default_factory=dict)
     pairs: bool = False
+    problems: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,11 @@ def gather(
     found = Gathered()
     for row in stream:
         pair = "chosen" in row and "rejected" in row
-        if not pair and "completion" not in row and "solution" not in row:
+        problem = not pair and "completion" not in row and "solution" not in row and "prompt" in row
+        if not pair and not problem and "completion" not in row and "solution" not in row:
             raise RowError(
-                "neither a candidate ('completion' or 'solution') nor a pair ('chosen', 'rejected')", rows.where(row)
+                "neither a candidate ('completion' or 'solution') nor a pair ('chosen', 'rejected') nor a problem ('prompt')",
+                rows.where(row),
             )
         name = "(no task_id)" if pair and not {"task_id", "name"} & row.keys() else rows.task_id(row)
         found.names[name] = None
@@ -117,14 +121,62 @@ def gather(
         if task is not None and task != name and rows.base_problem(task) != rows.base_problem(name):
             continue
         found.pairs |= pair
+        found.problems |= problem
         if (group := found.groups.get((lang, name))) is None:
             group = found.groups[lang, name] = Group()
         group.count(row)
+        if problem:
+            group.kept = [row]
+            continue
         if wanted is not None and (pair or wanted.fits(row)):
             group.keep(row, top, pair)
     if task is not None and any(name == task for _, name in found.groups):
         found.groups = {key: group for key, group in found.groups.items() if key[1] == task}
     return found
+
+
+def peek(path: str) -> tuple[str, Any]:
+    """What a file holds: ("report", its object), ("log", None) or ("rows", None)."""
+    if path.endswith(".json"):
+        found = jsonl.loads(Path(path).read_bytes())
+        if isinstance(found, dict) and not {"task_id", "completion", "prompt"} & found.keys():
+            return "report", found
+    elif not path.endswith((".gz", ".zst")):
+        first: dict[str, Any] = next(iter(jsonl.read([path])), {})
+        if "update" in first and "task_id" not in first:
+            return "log", None
+    return "rows", None
+
+
+def about_problem(row: Mapping[str, Any]) -> list[str]:
+    """Entry point, what judges it, whether a solution is there."""
+    tests = (
+        f"{len(row['cases'])} cases" if row.get("cases") else f"{len(str(row.get('tests') or '').splitlines())} lines"
+    )
+    return [str(row.get("entry_point") or ""), tests, "yes" if row.get("canonical_solution") else "no"]
+
+
+def totals(groups: Sequence[Group]) -> str:
+    """A line about all of them."""
+    size, judged, passed = (sum(getattr(g, name) for g in groups) for name in ("size", "judged", "passed"))
+    text = f"{len(groups)} problems" + (f", {size} rows" if size > len(groups) else "")
+    if judged:
+        text += f", {passed} of {judged} judged passed ({passed / judged:.1%})"
+    best = [g.tied_passed / g.tied for g in groups if g.tied]
+    return text + (f"; the best-scored passes in {sum(best) / len(best):.1%}" if best else "")
+
+
+def contrast(group: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any], list[str]] | None:
+    """(the best-scored program, which is wrong; the passing one nearest to it; a diff), or None."""
+    judged = [row for row in ranked(group) if row.get("passed") is not None]
+    right = [row for row in judged if row["passed"]]
+    if not right or judged[0]["passed"]:
+        return None
+    lines = rows.completion(judged[0]).splitlines()
+    alike = lambda row: difflib.SequenceMatcher(None, lines, rows.completion(row).splitlines(), autojunk=False).ratio()  # noqa: E731
+    nearest = max(right, key=alike)
+    shown = difflib.unified_diff(lines, rows.completion(nearest).splitlines(), lineterm="", n=3)
+    return judged[0], nearest, [*shown][2:]
 
 
 def near(task: str, names: Iterable[str]) -> str:
