@@ -303,7 +303,7 @@ def test_totals_stand_below_and_contrast_is_a_diff_to_the_nearest_that_passes(rr
     ]
     assert (
         "2 problems, 6 rows, 4 of 6 judged passed (66.7%); the best-scored passes in 50.0%"
-        in rrk("show", input=encode(rows)).stdout.decode()
+        in rrk("show", input=encode(rows)).stderr.decode()
     )
     shown = rrk("show", "--contrast", input=encode(rows)).stdout.decode()
     assert "-    return x - 1" in shown
