@@ -9,9 +9,13 @@ so that no escape sequence, carriage return or direction override ever acts on t
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 # C0 without tab and newline, DEL, C1, direction overrides and isolates, line separators, byte order mark, surrogates.
@@ -38,6 +42,32 @@ def _spell(match: re.Match[str]) -> str:
 def coloured(choice: str = "auto") -> bool:
     """Whether standard output gets colours: `always`, `never`, or `auto` (a terminal)."""
     return choice == "always" or (choice == "auto" and sys.stdout.isatty())
+
+
+@contextmanager
+def pager(colour: str) -> Iterator[str]:
+    """On a terminal what is written goes through $PAGER (less, which leaves a single screen as it is), as git does it.
+
+    Yields the choice of colours to go on with: the pager's input is no terminal, its output is.
+    """
+    command = os.environ.get("PAGER", "less")
+    if not sys.stdout.isatty() or command in ("", "cat") or shutil.which(command.split()[0]) is None:
+        yield colour
+        return
+    sys.stdout.flush()
+    child = subprocess.Popen(command, shell=True, stdin=subprocess.PIPE, env={"LESS": "FRX", **os.environ})
+    assert child.stdin is not None
+    ours = os.dup(1)
+    os.dup2(child.stdin.fileno(), 1)
+    child.stdin.close()
+    try:
+        yield "always" if colour == "auto" else colour
+        sys.stdout.flush()
+    finally:
+        # The pager's input ends with its last writer; then it waits for its reader.
+        os.dup2(ours, 1)
+        os.close(ours)
+        child.wait()
 
 
 def width() -> int:

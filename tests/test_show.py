@@ -309,3 +309,21 @@ def test_totals_stand_below_and_contrast_is_a_diff_to_the_nearest_that_passes(rr
     assert "-    return x - 1" in shown
     assert "+    return x + 1" in shown
     assert "t/1" not in shown
+
+
+def test_on_a_terminal_a_pager_has_the_last_word(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(encode(scored()))
+    ours, theirs = pty.openpty()
+    command = [*rrk_command("show", "in.jsonl", "--top", "1")]
+    given = environment(TERM="xterm", PAGER="sed s/^/paged:/")
+    child = subprocess.Popen(command, cwd=tmp_path, env=given, stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    data = b""
+    try:
+        while block := os.read(ours, 1 << 16):
+            data += block
+    except OSError:
+        pass  # the terminal's end
+    assert child.wait() == 0, child.stderr.read()
+    assert b"paged:" in data
+    assert b"\x1b[" in data, "colours stay"

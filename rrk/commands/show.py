@@ -54,7 +54,7 @@ def show(
 ) -> None:
     """Look at programs, verdicts and scores.
 
-    Without a filter: a line a problem. With one: the programs, best-scored first, highlighted on a terminal and plain down a
+    Without a filter: a line a problem. On a terminal $PAGER shows it (cat: none). With a filter: the programs, best-scored first, highlighted on a terminal and plain down a
     pipe. Control characters in programs and their output are spelt out, never sent to the terminal.
 
     \b
@@ -67,10 +67,9 @@ def show(
       rrk show report.json
       rrk show runs/reranker
     """
-    import os
     import sys
 
-    from rrk import jsonl, manifest, rows, terminal
+    from rrk import rows, terminal
     from rrk.evaluation import browse
 
     given = list(inputs or [])
@@ -80,6 +79,32 @@ def show(
         raise UsageError("--failed and --passed do not go together; leave both out to see all")
     if not given and sys.stdin.isatty():
         raise UsageError("no input: give a file, or pipe rows in (see rrk show --help)")
+    wanted = browse.Filter(passed=True if passed else False if failed else None, status=status, id=id)
+    code = rows.language_code(language) if language else None
+    listed = bool(task or top or wanted.any() or contrast)
+    with terminal.pager(color) as color:
+        _show(given, wanted, code, task, top, listed, contrast, output_too, color, limit)
+
+
+def _show(
+    given: list[str],
+    wanted: Any,
+    code: str | None,
+    task: str | None,
+    top: int | None,
+    listed: bool,
+    contrast: bool,
+    output_too: bool,
+    color: str,
+    limit: int | None,
+) -> None:
+    """Everything that goes to standard output."""
+    import os
+    import sys
+
+    from rrk import jsonl, manifest, terminal
+    from rrk.evaluation import browse
+
     folders = [path for path in given if os.path.isdir(path)]
     for folder in folders:
         record = manifest.read(folder)
@@ -96,9 +121,6 @@ def show(
     files = [path for path in files if path not in told]
     if (folders or told) and not files:
         return
-    wanted = browse.Filter(passed=True if passed else False if failed else None, status=status, id=id)
-    code = rows.language_code(language) if language else None
-    listed = bool(task or top or wanted.any() or contrast)
     problems = browse.gather(jsonl.read(files or [jsonl.STDIN]), code, task, wanted if listed else None, top)
     if task and not problems.groups:
         raise UsageError(f"no problem '{task}' in the input{browse.near(task, problems.names)}")

@@ -138,15 +138,19 @@ def check_sharing(trainer: Any, refused: Mapping[str, Any]) -> None:
             raise UsageError(f"{option} needs whole weights in every process: leave it out, or launch without FSDP")
 
 
-def silence() -> None:
-    """transformers and datasets draw bars and write warnings; rrk has its own progress."""
+def hush() -> None:
+    """No warnings of libraries about names that one of them still uses in another."""
     import warnings
 
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl)\b")
+
+
+def silence() -> None:
+    """transformers and datasets draw bars and write warnings; rrk has its own progress."""
     from datasets import disable_progress_bars
     from transformers.utils import logging as chatter
 
-    # Of names that one of them still uses in another.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl)\b")
+    hush()
     chatter.set_verbosity_error()
     chatter.disable_progress_bar()
     disable_progress_bars()

@@ -99,6 +99,7 @@ class Policy(nn.Module):
         if lora_r:
             from peft import get_peft_model
 
+            runs.hush()
             model = get_peft_model(model, runs.adapters(lora_r, "CAUSAL_LM"))
             if bf16:
                 runs.narrow(model)
