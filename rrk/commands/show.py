@@ -54,8 +54,8 @@ def show(
 ) -> None:
     """Look at programs, verdicts and scores.
 
-    Without a filter: a line a problem. On a terminal $PAGER shows it (cat: none). With a filter: the programs, best-scored first, highlighted on a terminal and plain down a
-    pipe. Control characters in programs and their output are spelt out, never sent to the terminal.
+    Without a filter: a line a problem. With one: the programs, best-scored first, highlighted on a terminal (by $PAGER; cat:
+    by none) and plain down a pipe. Control characters in programs and their output are spelt out, never sent to the terminal.
 
     \b
     Examples:
