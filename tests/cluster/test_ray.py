@@ -77,6 +77,7 @@ def left(seen: dict[int, str]) -> list[str]:
     return [f"{number} {Path(f'/proc/{number}/cmdline').read_bytes()[:200]!r}" for number in there]
 
 
+@pytest.mark.slow
 def test_every_stage_gives_the_local_rows(cluster, rrk, tmp_path):
     """execute, rerank by a method and by a model, and sample; and a run that Ray began goes on without it."""
     address = ["--engine", "ray", "--ray-address", cluster.address]

@@ -76,6 +76,7 @@ def test_an_array_over_rows_merges_to_the_unsharded_file(slurm, rrk, tmp_path):
     assert short.returncode == 1
 
 
+@pytest.mark.slow
 def test_the_loop_by_shards_is_the_pipe(slurm, rrk, tmp_path):
     """sample, execute, rerank and mine over two shards; a problem without pairs is no hole in the merged file."""
     model = str(make_model(tmp_path / "generator"))

@@ -27,6 +27,7 @@ def test_the_sampling_stage_measures_all_its_sides(tmp_path, capsys):
     assert lines[-1]["stage"] == "sample"
 
 
+@pytest.mark.slow
 def test_the_training_stages_run_one_after_the_other(tmp_path, capsys):
     """Reranker, rerank and PPO by the commands themselves; figures of each and the bare pass beside them."""
     rows = [
