@@ -120,7 +120,7 @@ def _best_of_k(entries: Sequence[tuple[str, Mapping[str, Any]]], title: str = ""
                 markersize=4,
                 markevery=every,
             )
-            ends.append((curve[-1]["mean"], f"{label}best of k", colour))
+            ends.append((curve[-1]["mean"], f"{label}best of k by score", colour))
             peak = max(curve, key=lambda point: (point["mean"], -point["k"]))
             if peak["k"] < curve[-1]["k"]:
                 axes.plot([peak["k"]], [peak["mean"]], color=colour, marker="*", markersize=11)
