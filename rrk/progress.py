@@ -103,7 +103,7 @@ class Progress:
                 self.last = now
                 line = self.line(now) + (f"; {note}" if note else "")
                 self._live.update(self._task, completed=self.done, total=self.total, line=line)
-        elif now - self.last >= INTERVAL:
+        elif now - self.last >= INTERVAL and not sys.stderr.isatty():
             self.last = now
             self._find_total()
             print(

@@ -63,7 +63,9 @@ def test_a_terminal_sees_loading_then_a_line_with_total_rate_and_time_left(tmp_p
 
 
 def test_of_a_pipe_only_the_last_stage_has_the_terminals_line():
-    assert on_terminal(SLOWLY, subprocess.PIPE) == ""
+    """However long it takes: a line now and then would stand in the middle of the last stage's."""
+    often = "import rrk.progress; rrk.progress.INTERVAL = 0.3\n" + SLOWLY
+    assert on_terminal(often, subprocess.PIPE) == ""
 
 
 @pytest.mark.parametrize(
