@@ -115,6 +115,7 @@ def test_every_stage_gives_the_local_rows(cluster, rrk, tmp_path):
     assert b"no problem 't/0' in language" in unjudged.stderr
 
 
+@pytest.mark.slow  # looks at every process of the machine: tests beside it start some
 def test_a_node_that_dies_costs_time_and_no_row(cluster, tmp_path):
     """Its batches are run again on the other; a killed worker's too; nothing of either is left behind."""
     rows = [
