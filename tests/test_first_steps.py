@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rrk import checkpoints
+from rrk import model_names
 from rrk.errors import UsageError
 from tests.conftest import ROOT, environment
 
@@ -75,15 +75,15 @@ def test_a_mistyped_folder_is_answered_before_anything_is_loaded(rrk, files, arg
 
 def test_names_on_the_hub_and_folders_are_let_pass_and_paths_are_not(files, monkeypatch):
     monkeypatch.chdir(files)
-    monkeypatch.setattr(checkpoints, "_out_of_reach", lambda name: "")
+    monkeypatch.setattr(model_names, "_out_of_reach", lambda name: "")
     for name in ("gpt2", "Qwen/Qwen2.5-Coder-0.5B", "runs/sft", str(files / "runs"), "./runs/sft"):
-        checkpoints.check(name)
+        model_names.check(name)
     for name in ("./x", "/nowhere/x", "a/b/c", "runs/x", "sft/", "~/x"):
         with pytest.raises(UsageError, match="no such folder"):
-            checkpoints.check(name)
+            model_names.check(name)
     monkeypatch.chdir(files / "runs")
     with pytest.raises(UsageError, match="did you mean reranker"):
-        checkpoints.check("rerancker")
+        model_names.check("rerancker")
 
 
 def test_a_name_for_a_hub_out_of_reach_is_answered_in_seconds(rrk, files):

@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "rrk.costs": set(),
     "rrk.lineage": {*SHARED, "rrk.costs", "rrk.sinks"},
     "rrk.outputs": {"rrk.errors"},
-    "rrk.checkpoints": {"rrk.errors"},
+    "rrk.model_names": {"rrk.errors"},
     "rrk.jsonl": {"rrk.errors", "rrk.outputs"},
     "rrk.seeds": {"rrk.errors"},
     "rrk.rows": {"rrk.errors", "rrk.jsonl"},

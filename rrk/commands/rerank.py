@@ -127,7 +127,7 @@ def rerank(
     import os
     import sys
 
-    from rrk import checkpoints, jsonl, manifest, stage
+    from rrk import jsonl, manifest, model_names, stage
     from rrk import rows as fields
     from rrk.errors import RowError
     from rrk.reranking.methods import METHODS
@@ -158,7 +158,7 @@ def rerank(
         raise UsageError("--min-confidence reads the score as a chance; leave out --ties")
 
     if model is not None:
-        checkpoints.check(model)
+        model_names.check(model)
 
     def note(text: str) -> None:
         print(f"rrk rerank: {text}", file=sys.stderr, flush=True)

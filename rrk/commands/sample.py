@@ -112,7 +112,7 @@ def sample(
     """
     import os
 
-    from rrk import checkpoints, manifest, stage
+    from rrk import manifest, model_names, stage
     from rrk.generation import tasks
 
     if not model:
@@ -149,7 +149,7 @@ def sample(
     # Loaded with the first problem: a missing input or a finished output should not cost a model's loading.
     own = engine in ("transformers", "ray")
     if own:
-        checkpoints.check(model)
+        model_names.check(model)
         start: Any = partial(_engine, order, device, dtype, rows, exact, not options.own_threads())
     elif engine == "openai":
         if not base_url:

@@ -113,10 +113,10 @@ def train_ppo(
     given = dict(locals())
     from dataclasses import fields
 
-    from rrk import checkpoints, jsonl, rows
+    from rrk import jsonl, model_names, rows
 
-    checkpoints.check(model)
-    checkpoints.check(reranker, "--reranker")
+    model_names.check(model)
+    model_names.check(reranker, "--reranker")
     import torch
 
     from rrk.errors import Terminated

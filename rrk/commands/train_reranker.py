@@ -108,7 +108,7 @@ def train_reranker(
     given = dict(locals())
     from dataclasses import fields
 
-    from rrk import checkpoints, costs, jsonl, manifest, rows
+    from rrk import costs, jsonl, manifest, model_names, rows
     from rrk.generation import hub, processes, reports, runs
     from rrk.progress import Progress
     from rrk.reranking import pairs as data
@@ -130,7 +130,7 @@ def train_reranker(
 
     reports.check(report_to or ())
     hub.check(push_to_hub)
-    checkpoints.check(model)
+    model_names.check(model)
     if manifest.complete(output, params) and record.read(output) is not None:
         note(f"{output} is complete; nothing to do")
         hub.push(output, push_to_hub, note)

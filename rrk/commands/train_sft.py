@@ -70,7 +70,7 @@ def train_sft(
     given = dict(locals())
     from dataclasses import fields
 
-    from rrk import checkpoints, costs, jsonl, manifest, rows
+    from rrk import costs, jsonl, manifest, model_names, rows
     from rrk.errors import RowError
     from rrk.generation import hub, processes, reports, runs
     from rrk.progress import Progress
@@ -89,7 +89,7 @@ def train_sft(
     params = {**vars(chosen), **extra}
     reports.check(report_to or ())
     hub.check(push_to_hub)
-    checkpoints.check(model)
+    model_names.check(model)
     if manifest.complete(output, params):
         note(f"{output} is complete; nothing to do")
         hub.push(output, push_to_hub, note)

@@ -1,6 +1,6 @@
 """A model's name on the command line: a folder here, or a name on the hub?
 
-    checkpoints.check("runs/rerankr")     # UsageError: no such folder; did you mean runs/reranker?
+    model_names.check("runs/rerankr")     # UsageError: no such folder; did you mean runs/reranker?
 
 Whatever is no folder goes to the hub, which is asked again and again before it gives up: a mistyped path must not get there.
 """
