@@ -93,25 +93,56 @@ def test_a_mistake_is_told_with_file_and_key(tmp_path, change, message):
         toolchains.load("echo", [tmp_path])
 
 
-def test_a_mode_like_another_has_its_tables_but_not_its_conditions(tmp_path):
+def test_a_mode_like_another_has_what_it_lacks_from_it_and_needs_what_it_needs(tmp_path):
     more = """
 [[mode]]
 name = "plain"
 when = 'never'
+unless = 'hidden'
 needs = ["/nowhere"]
 compile = [{ argv = ["@awk@", "1"] }]
 [[mode]]
 name = "other"
 like = "plain"
-when = 'BEGIN'
+needs = ["prepared"]
+unless = 'BEGIN'
 run = { argv = ["@awk@", "2"] }
 """
     (tmp_path / "echo.toml").write_text(MINE + more)
     plain, other, _ = toolchains.load("echo", [tmp_path]).modes
     assert other.compile == plain.compile
     assert other.run.argv == ("@awk@", "2") != plain.run.argv
-    assert not other.needs
-    assert other.when.pattern == "BEGIN"
+    assert other.needs == ("/nowhere", "prepared")
+    assert (other.when.pattern, other.unless.pattern) == ("never", "BEGIN")
+
+
+def test_a_mode_is_passed_over_where_its_unless_matches(tmp_path):
+    more = """
+[[mode]]
+name = "ours"
+when = 'BEGIN'
+unless = 'exit 7'
+"""
+    (tmp_path / "echo.toml").write_text(MINE + more)
+    toolchain = toolchains.load("echo", [tmp_path])
+    tests = ["BEGIN { exit 1 }", "BEGIN { exit 7 }", "END { exit 1 }"]
+    assert [recipes.assemble(toolchain, Job("awk", "", "", text)).mode.name for text in tests] == ["ours", "", ""]
+
+
+def test_what_is_prepared_may_be_made_from_the_file_s_own_files(tmp_path):
+    more = """
+[files]
+"end.c" = "write(@fd@)"
+[prepare]
+files = ["end.c"]
+step = [{ argv = ["@awk@", "1"] }]
+keep = ["end.o"]
+"""
+    (tmp_path / "echo.toml").write_text(MINE + more)
+    assert toolchains.load("echo", [tmp_path]).prepare.files == {"end.c": "write(@fd@)"}
+    (tmp_path / "echo.toml").write_text(MINE + more.replace('files = ["end.c"]', 'files = ["end"]'))
+    with pytest.raises(RrkError, match=r"prepare\.files: there is no end in \[files\]"):
+        toolchains.load("echo", [tmp_path])
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path):

@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from rrk.errors import RrkError
-from rrk.sandbox.jail.box import Box, Limits, Outcome, RunSpec
+from rrk.sandbox.jail.box import PROOF_FD, Box, Limits, Outcome, RunSpec
 from rrk.sandbox.languages import recipes
 from rrk.sandbox.languages.recipes import Plan, Unfit
 from rrk.sandbox.languages.toolchain import Batch, Toolchain, all_there
@@ -39,7 +39,7 @@ def prepare(toolchain: Toolchain, box: Box) -> Path | None:
         return folder
     values = toolchain.names_of_tools()
     for name, text in wanted.files.items():
-        box.write(name, recipes.fill(text, values).encode())
+        box.write(name, recipes.fill(text, {**values, "fd": str(PROOF_FD)}).encode())
     for step in wanted.steps:
         outcome = box.run(recipes.spec(step, values))
         if outcome.error or outcome.exit_code != 0:

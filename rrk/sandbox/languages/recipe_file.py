@@ -20,6 +20,7 @@ from rrk.sandbox.languages.toolchain import PLACEHOLDER, Batch, End, Mode, Prepa
 
 # Keys that a [[mode]] may replace; each takes the place of the file's own table as a whole.
 PARTS = ("program", "capture", "files", "rewrite", "end", "control", "compile", "run", "classify", "rerun")
+WHEN = ("when", "unless", "where")
 KEYS = {
     *PARTS,
     "id",
@@ -119,13 +120,14 @@ class _Reader:
             plain = {key: value for key, value in table.items() if key in PARTS}
             named = {extra.get("name"): extra for extra in table.get("mode", [])}
             for number, extra in enumerate(table.get("mode", [])):
-                if unknown := set(extra) - {*PARTS, "name", "when", "where", "needs", "like"}:
+                if unknown := set(extra) - {*PARTS, *WHEN, "name", "needs", "like"}:
                     raise self.bad(f"mode[{number}].{min(unknown)}", "no such key")
                 if "like" in extra and "like" in named.get(extra["like"], {"like": ""}):
                     raise self.bad(f"mode[{number}].like", "must name a mode of this file that is like no other")
                 model = named[extra["like"]] if "like" in extra else {}
-                shared = {key: value for key, value in model.items() if key in PARTS}
-                modes.append(self.mode({**plain, **shared, **extra}, table, f"mode[{number}]."))
+                shared = {key: value for key, value in model.items() if key in (*PARTS, *WHEN)}
+                needs = [*model.get("needs", []), *self.get(extra, "needs", list, [], f"mode[{number}].")]
+                modes.append(self.mode({**plain, **shared, **extra, "needs": needs}, table, f"mode[{number}]."))
             if "run" in table:
                 modes.append(self.mode(plain, table, ""))
             if not modes:
@@ -150,7 +152,7 @@ class _Reader:
             modes=tuple(modes),
             programs=tuple(programs),
             selftests=tuple(self.selftest(t, f"selftest[{i}].") for i, t in enumerate(table.get("selftest", []))),
-            prepare=self.prepare(table["prepare"]) if "prepare" in table else None,
+            prepare=self.prepare(table["prepare"], table.get("files", {})) if "prepare" in table else None,
             batch=self.batch(table["batch"]) if "batch" in table else None,
         )
         self.check_placeholders(toolchain)
@@ -200,6 +202,7 @@ class _Reader:
         return Mode(
             name=table.get("name", ""),
             when=self.pattern(table["when"], at + "when") if "when" in table else None,
+            unless=self.pattern(table["unless"], at + "unless") if "unless" in table else None,
             where=table.get("where", "tests"),
             needs=tuple(self.get(table, "needs", list, [], at)),
             file=self.get(program, "file", str, at=at + "program."),
@@ -219,10 +222,17 @@ class _Reader:
             dies=tuple(self.get(classify, "dies", list, [], f"{at}classify.")),
         )
 
-    def prepare(self, table: dict[str, Any]) -> Prepare:
+    def prepare(self, table: dict[str, Any], shared: dict[str, str]) -> Prepare:
+        """`shared`: the file's own [files], which `files` may name instead of giving texts."""
         base = Limits(120, 482, 4096, 1024, 128, 256, 64, 1024)
         steps = tuple(self.step(s, base, f"prepare.step[{i}]") for i, s in enumerate(_listed(table.get("step", []))))
-        files = self.get(table, "files", dict, {}, "prepare.")
+        files = table.get("files", {})
+        if isinstance(files, list):
+            if unknown := set(files) - set(shared):
+                raise self.bad("prepare.files", f"there is no {min(unknown)} in [files]")
+            files = {name: shared[name] for name in files}
+        elif not isinstance(files, dict):
+            raise self.bad("prepare.files", f"must be a table of texts or a list of names in [files], not {files!r}")
         needs = tuple(self.get(table, "needs", list, [], "prepare."))
         return Prepare(steps, files, self.words(table.get("keep"), "prepare.keep"), needs)
 

@@ -214,7 +214,9 @@ def _mode(toolchain: Toolchain, program: str, tests: str) -> Mode:
 def _first(toolchain: Toolchain, modes: tuple[Mode, ...], program: str, tests: str) -> Mode:
     text = {"tests": tests, "program": program, "all": program + "\n" + tests}
     for mode in modes:
-        if (mode.when is None or mode.when.search(text[mode.where])) and toolchain.usable(mode):
+        shown = text[mode.where]
+        fits = (mode.when is None or mode.when.search(shown)) and not (mode.unless and mode.unless.search(shown))
+        if fits and toolchain.usable(mode):
             return mode
     raise Unfit(
         f"{toolchain.source.name}: no mode fits these tests (each [[mode]] has a `when`, and there is no other)"

@@ -42,7 +42,8 @@ class Mode:
     """How programs of one shape are judged (Go has one for `func main`, another for `func TestX`)."""
 
     name: str
-    when: re.Pattern[str] | None
+    when: re.Pattern[str] | None  # what a program of this shape has,
+    unless: re.Pattern[str] | None  # and what it has not
     where: str
     needs: tuple[str, ...]  # optional tools, files, and "prepared"; without them the mode is passed over
     file: str
