@@ -213,6 +213,10 @@ def test_ends_as_an_interpreter_has_them(judge):
         "x = 10 ** 9000\nstr(x)\nprint(sum(map(int, input().split())))\n": True,
         "import sys\nsys.setrecursionlimit(10 ** 6)\ndef f(n): return n and f(n - 1)\nf(50000)\n" + ADD: True,
         "print(sum(map(int, input().split())))\n1 / 0\n": False,
+        # What nobody flushed: of the stream that was replaced, of another one over the same descriptor.
+        "import io, sys\nprint(sum(map(int, input().split())))\nsys.stdout = io.StringIO()\nprint('not this')\n": True,
+        "import os\nout = os.fdopen(1, 'w')\nout.write(str(sum(map(int, input().split()))))\n": True,
+        "write = open(1, 'w').write\nwrite(str(sum(map(int, input().split()))))\n": True,
     }
     found = judge(*[python(program, stdin()) for program in programs])
     assert [v.passed for v in found] == list(programs.values()), list(found)

@@ -82,6 +82,32 @@ def test_output_time_and_the_tests_line_are_told(worker):
     assert "KeyError: 'k'" in verdict.stderr
 
 
+@pytest.mark.parametrize("mode", ["split", "in_process"])
+@pytest.mark.parametrize(
+    "end", ["1 / 0\n", "import sys\nsys.exit(3)\n", "def f(): return 2\n", "import os\nos.fork()\n1 / 0\n"]
+)
+def test_what_was_printed_is_told_before_the_word_that_gets_it_killed(worker, mode, end):
+    """On a busy machine a program that failed to load was killed in 4 of 10 runs before it had flushed; this one is slow."""
+    slow = (
+        "import os, sys, time\n"
+        "class Slow:\n"
+        "    text = ''\n"
+        "    def write(self, text):\n        self.text += text\n"
+        "    def flush(self):\n"
+        "        if self.text:\n"
+        "            time.sleep(0.1)\n"
+        "            os.write(1, self.text.encode())\n"
+        "        self.text = ''\n"
+        "print('before')\n"
+        "sys.stdout = Slow()\n"
+        "print('seen')\n"
+    )
+    verdict = judge(worker, slow + end, CHECK.format("assert candidate() == 1"), mode=mode)
+    assert verdict.status == "Exception", verdict
+    assert "seen\n" in verdict.stdout
+    assert "before\n" in verdict.stdout
+
+
 # Tests of which all must hold across the border, with the program that they are about.
 PROGRAM = """
 import math

@@ -110,9 +110,9 @@ def candidate(talk: int, work: str, core: bytes) -> NoReturn:
     if _getpid() != me:  # a child that the program forked came back out of it
         _flush()
         _exit(0)
+    _flush()  # before the word that may be its last: who hears that it failed to load has it killed
     dialog.say(*loaded)
     if loaded[0] != b"l":
-        _flush()
         _exit(1)
     server = _Server(dialog, space)
     while True:
@@ -140,7 +140,6 @@ def _load(program: str, path: str, space: dict[str, Any], core: bytes, as_main: 
         _exec(code, space)
     except _Base as error:
         return b"x", _told(error)
-    _flush()
     return b"l", core
 
 
@@ -195,9 +194,10 @@ def _show(error: BaseException) -> None:
 
 
 def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
+    # The last holds what was printed before the program put a stream of its own in its place.
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__):
         try:
-            stream.flush()
+            stream.flush()  # type: ignore[union-attr]
         except _Base:
             pass
 
