@@ -104,11 +104,15 @@ def test_shares_count_every_case_and_the_first_failure_is_told(judge):
     assert (broken.status, broken.pass_share) == ("SyntaxError", 0.0)
 
 
-def test_the_default_stops_at_the_first_failure_whatever_would_come_next():
-    slow = "a, b = map(int, input().split())\nif a: print('wrong')\nwhile not a: pass\n"
+@pytest.mark.parametrize("held", [0, 6])
+def test_the_default_stops_at_the_first_failure_whatever_would_come_next(held):
+    """Also where the failure is not told at once, for outcomes are told in parcels."""
+    slow = "a, b = map(int, input().split())\nprint(a + b if a else 'wrong')\nwhile b: pass\n"
+    then = [("0 0\n", "0\n"), *[("1 2\n", "3\n")] * 50]
     with Judge(jobs=1) as judge:
-        (found,) = judge.judge([python(slow, stdin([("1 2\n", "3\n"), *[("0 0\n", "0\n")] * 50]))])
-    assert (found.reason, found.tests_passed, found.pass_share) == ("wrong_answer", 0, None)
+        (found,) = judge.judge([python(slow, stdin([("7 0\n", "7\n")] * held + then))])
+    assert (found.reason, found.tests_passed, found.pass_share) == ("wrong_answer", held, None)
+    assert found.failed_case["case"] == held
     assert found.time_wall < 1.0
 
 
@@ -245,6 +249,26 @@ def test_nothing_of_one_case_is_left_for_the_next(judge):
     )
     (found,) = judge(python(leave, stdin([(word, "True []") for word in ("stay", "go", "stay", "go", "go", "stay")])))
     assert found.passed, found
+
+
+def test_every_run_draws_its_own_random_numbers():
+    """What is forked is a copy, and would go on with the same numbers; a program's text says whether it draws any."""
+    drawn = {
+        "import random\nprint(random.random())": "",
+        "print(randrange(10 ** 9))": "from random import *",
+        "import statistics\nprint(statistics.NormalDist().samples(1))": "",
+    }
+    jobs = [python(text, stdin([("", "?")] * 3, prelude=prelude)) for text, prelude in drawn.items()]
+    with Judge(jobs=1, outcomes=True) as judge:
+        for found in judge.judge(jobs):
+            assert len(set(found.evidence["outputs"])) == 3, found
+    prints = "import random\nprint(random.random())\ndef f(): return 1\n"
+    with Judge(jobs=1) as judge:
+        texts = {
+            found.stdout
+            for found in judge.judge([Job("py", "", prints + "#" * n, "assert f() == 1") for n in range(3)])
+        }
+    assert len(texts) == 3
 
 
 def test_a_program_that_harms_the_process_which_forked_it_is_judged_by_what_it_prints(judge):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import _signal
 import ast
 import builtins
-import hashlib
 import importlib
 import itertools
 import json
@@ -26,7 +25,12 @@ import traceback
 import types
 from typing import Any, NoReturn
 
-from rrk.sandbox.inside import codec, tests_within
+try:  # hashlib loads OpenSSL, and every fork would pay for its pages
+    from _blake2 import blake2b as _blake2b
+except ImportError:
+    from hashlib import blake2b as _blake2b
+
+from rrk.sandbox.inside import codec, randomness, tests_within, warmth
 from rrk.sandbox.inside.asserts import split_assert
 
 _FRAME = struct.Struct("<I")
@@ -35,10 +39,11 @@ _exec, _compile, _type, _len, _repr = exec, compile, type, len, repr
 _Base, _Exit = BaseException, SystemExit
 _SOURCE: list[tuple[str, str]] = []  # the program's path and text, for tracebacks
 
-# Loaded once, so that a candidate need not: what HumanEval and MBPP solutions import.
+# Loaded once, so that a candidate need not: what HumanEval and MBPP solutions import. (Not hashlib: OpenSSL makes every fork
+# dearer, and few programs ask for it.)
 _PRELOAD = [
     "array", "bisect", "calendar", "cmath", "collections", "collections.abc", "copy", "dataclasses", "datetime",
-    "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "itertools", "json", "math", "operator",
+    "decimal", "enum", "fractions", "functools", "heapq", "itertools", "json", "math", "operator",
     "random", "re", "statistics", "string", "sys", "textwrap", "time", "typing", "unicodedata",
 ]  # fmt: skip
 # Values of these that have no plain form are compared by their own libraries: in the same process, or wrongly.
@@ -55,11 +60,13 @@ _ITERATORS = (
 
 def preload() -> None:
     """Everything that candidates (or tests) share, in process 1 before it forks the first."""
+    randomness.load()
     for name in _PRELOAD:
         importlib.import_module(name)
     import site
 
     site.setquit()  # exit() and quit(), which -S leaves out
+    warmth.warm_up()
     tests_within.remember()
 
 
@@ -101,6 +108,7 @@ def candidate(talk: int, work: str, core: bytes) -> NoReturn:
     _SOURCE.append((path, program))
     sys.path.insert(0, work)
     sys.argv = [path]
+    randomness.reseed(program)
     main = types.ModuleType("__main__")
     space = main.__dict__
     space["__file__"] = path
@@ -218,7 +226,9 @@ class _Server:
         if letter == b"I":
             return self.following(json.loads(text))
         if letter == b"T":
-            return tests_within.judged(self.space, json.loads(text), _SOURCE, _told)
+            wanted = json.loads(text)
+            randomness.reseed(wanted["tests"])
+            return tests_within.judged(self.space, wanted, _SOURCE, _told)
         if letter == b"V":
             return self.evidence(json.loads(text))
         if letter == b"B":  # the tests ended; by the exception that came last, if the text says so
@@ -326,9 +336,7 @@ class _Server:
                 subject, whole = split_assert(text, wanted["entry"])
                 if subject is not None:
                     value = eval(subject, self.space)
-                    digest = (
-                        hashlib.blake2b(_repr(value).encode("utf-8", "replace"), digest_size=6).hexdigest().encode()
-                    )
+                    digest = _blake2b(_repr(value).encode("utf-8", "replace"), digest_size=6).hexdigest().encode()
                     self.space["__rrk_value__"] = value
                 _exec(whole, self.space)
                 passed = b"1"

@@ -21,7 +21,7 @@ import types
 from collections import OrderedDict
 from typing import Any
 
-from rrk.sandbox.inside import wire
+from rrk.sandbox.inside import randomness, wire
 from rrk.sandbox.inside.asserts import failure
 from rrk.sandbox.inside.cores import Follower
 from rrk.sandbox.inside.prepare import COUNTING, PURE, Prepared, prepare
@@ -62,6 +62,7 @@ def serve(control: socket.socket) -> None:
             if isinstance(prepared, Prepared) and not prepared.tame:
                 pid = os.fork()
                 if pid == 0:
+                    randomness.reseed(tests)
                     wire.send(control, judge(Remote(talk), program, prepared, header["main"]))
                     os._exit(0)
                 _, status, _ = os.wait4(pid, 0)

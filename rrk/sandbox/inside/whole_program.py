@@ -21,6 +21,8 @@ import traceback
 import types
 from typing import Any, NoReturn
 
+from rrk.sandbox.inside import randomness
+
 _exit, _write, _compile, _exec = os._exit, os.write, compile, exec
 _dumps, _loads = json.dumps, json.loads
 DIGITS = 50_000  # of whole numbers as texts: LiveCodeBench's limit
@@ -29,6 +31,7 @@ DIGITS = 50_000  # of whole numbers as texts: LiveCodeBench's limit
 def whole(program: str, prelude: str, path: str, result: int) -> NoReturn:
     """Run a program as the main module until its end; says b"s" on `result` where it is no Python."""
     _prepare(path)
+    randomness.reseed(program)
     space = _main(path)
     code = _compiled(program, path, result)
     _end(1 if code is None else _ran(code, program, prelude, path, result, space))
@@ -37,6 +40,7 @@ def whole(program: str, prelude: str, path: str, result: int) -> NoReturn:
 def called(program: str, prelude: str, path: str, entry: str, result: int, args: bytes) -> NoReturn:
     """Load a program, call its function (of `class Solution`, if that has it) and say b"v" and the JSON of its value."""
     _prepare(path)
+    randomness.reseed(program)
     space = _main(path)
     arguments = _loads(args)
     code = _compiled(program, path, result)
@@ -54,6 +58,7 @@ class Compiled:
         _prepare(path)
         self.program, self.path, self.space = program, path, _main(path)
         self.code = _compile(program, path, "exec", dont_inherit=True)
+        self.draws = randomness.drawn_by(program)
         if prelude:
             _exec(_compile(prelude, "<prelude>", "exec", dont_inherit=True), self.space)
         # Where a program may find modules of its own making, nobody has looked yet.
@@ -61,6 +66,8 @@ class Compiled:
 
     def run(self, entry: str | None, result: int, args: bytes) -> NoReturn:
         """In a child: as whole(), or as called() where there is an entry."""
+        if self.draws:
+            randomness.seed()
         arguments = None if entry is None else _loads(args)
         status = _ran(self.code, self.program, "", self.path, result, self.space)
         _end(status or (0 if entry is None else _told(self.space, entry, result, arguments)))

@@ -18,6 +18,7 @@ import signal
 import socket
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any, NoReturn
 
 from rrk.sandbox.inside import program_process, whole_program, wire
@@ -30,10 +31,11 @@ from rrk.sandbox.jail.watch import sweep
 PATIENCE = 2.0  # seconds that compiling and a prelude may take in a program process; else every case has them to itself
 LATE = 3  # cases that may run out of time before the others get a tenth of it
 KEPT_STDERR = 4096
+MOST_KEPT = 1 << 18  # bytes of outputs that wait to be told
 
 
 def serve(server: ForkServer, header: dict[str, Any], blob: bytes) -> None:
-    """Run the cases in order until all have run or the supervisor has seen enough; {"end": how many} comes last."""
+    """Run the cases in order until all have run or the supervisor has seen enough; what was seen of them is told in parcels."""
     view = memoryview(blob)
     at = header["program"]
     program = bytes(view[:at])
@@ -41,25 +43,56 @@ def serve(server: ForkServer, header: dict[str, Any], blob: bytes) -> None:
     waiting = select.poll()
     waiting.register(server.control, select.POLLIN)
     late = header["late"]
-    number = 0
+    parcel = Parcel(server.control)
+    server.meanwhile = parcel.send
     forker = Forker(server, header, limits, program) if server.jailed and len(header["cases"]) > 1 else None
-    for size, cpu_s, output_kb in header["cases"]:
-        if waiting.poll(0) and _stopped(server, header["seq"]):
-            break
-        cpu_s = cpu_s if late < LATE else cpu_s / 10
-        own = replace(limits, cpu_s=cpu_s, wall_s=cpu_s * limits.wall_s / limits.cpu_s, output_kb=output_kb)
-        seen, streams = _one(server, header, own, program, view[at : at + size], forker)
-        at += size
-        number += 1
-        late += bool(seen["timed_out"])
-        seen["sizes"] = [len(stream) for stream in streams]
-        wire.send(server.control, seen, b"".join(streams))
-        if seen["stopped"]:
-            break
+    try:
+        for size, cpu_s, output_kb in header["cases"]:
+            if waiting.poll(0) and _stopped(server, header["seq"]):
+                break
+            cpu_s = cpu_s if late < LATE else cpu_s / 10
+            own = _limits(limits, cpu_s, output_kb)
+            seen, streams = _one(server, header, own, program, view[at : at + size], forker)
+            at += size
+            late += bool(seen["timed_out"])
+            parcel.add(seen, streams)
+            if seen["stopped"]:
+                break
+    finally:
+        server.meanwhile = lambda: None
     if forker is not None:
         forker.end()
         server.core.rest()
-    wire.send(server.control, {"end": number})
+    parcel.send(end=True)
+
+
+class Parcel:
+    """What has been seen of cases and not been told. The supervisor is woken for 1, 2, 4 ... of them: it may have seen enough."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self.control = control
+        self.seen: list[dict[str, Any]] = []
+        self.blob: list[bytes] = []
+        self.told = self.size = 0
+
+    def add(self, seen: dict[str, Any], streams: Sequence[bytes]) -> None:
+        del seen["output"]
+        self.seen.append({**seen, "sizes": [len(stream) for stream in streams]})
+        self.blob += streams
+        self.size += sum(self.seen[-1]["sizes"])
+        if len(self.seen) > self.told or self.size > MOST_KEPT:
+            self.send()
+
+    def send(self, end: bool = False) -> None:
+        if self.seen or end:
+            wire.send(self.control, {"cases": self.seen, "end": end}, b"".join(self.blob))
+            self.told += len(self.seen)
+            self.seen, self.blob, self.size = [], [], 0
+
+
+@cache
+def _limits(limits: Limits, cpu_s: float, output_kb: int) -> Limits:
+    return replace(limits, cpu_s=cpu_s, wall_s=cpu_s * limits.wall_s / limits.cpu_s, output_kb=output_kb)
 
 
 def _stopped(server: ForkServer, seq: int) -> bool:
@@ -111,7 +144,11 @@ def _one(
 
 def _streams(limits: Limits, out: int, err: int, result: int) -> list[bytes]:
     most = limits.output_kb << 10
-    return [os.pread(out, most, 0), os.pread(err, KEPT_STDERR, 0), os.pread(result, most, 0)]
+    return [_read(out, most), os.pread(err, KEPT_STDERR, 0), _read(result, most)]
+
+
+def _read(fd: int, most: int) -> bytes:
+    return os.pread(fd, min(os.fstat(fd).st_size, most), 0)  # a buffer of megabytes costs more than a short program
 
 
 class Forker:
@@ -143,6 +180,7 @@ class Forker:
         self.fit = said(ours) == READY
         if not self.fit:
             self.end()
+            self.server.killed()  # while compiling, or by the prelude: nothing that the first case has done
         return self.fit
 
     def _become(self, line: socket.socket) -> NoReturn:

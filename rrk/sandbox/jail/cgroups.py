@@ -13,41 +13,40 @@ from __future__ import annotations
 import os
 import re
 import time
-from pathlib import Path
 
-ROOT = Path("/sys/fs/cgroup")
+ROOT = "/sys/fs/cgroup"
 NAME = re.compile(r"rrk-(\d+)-\d+\Z")
 
 
 class Group:
     """One worker's group. Its files are opened once, so that a process inside the jail can go on using them."""
 
-    def __init__(self, folders: dict[str, Path], version: int):
+    def __init__(self, folders: dict[str, str], version: int):
         self.folders = folders
         self.version = version
         memory = folders["memory"]
         if version == 2:
-            self._limit, self._swap = _open(memory / "memory.max"), _open(memory / "memory.swap.max", optional=True)
-            self._events = os.open(memory / "memory.events", os.O_RDONLY)
-            self._processes = _open(folders["pids"] / "pids.max") if "pids" in folders else None
+            self._limit, self._swap = _open(f"{memory}/memory.max"), _open(f"{memory}/memory.swap.max", optional=True)
+            self._events = os.open(f"{memory}/memory.events", os.O_RDONLY)
+            self._processes = _open(folders["pids"] + "/pids.max") if "pids" in folders else None
         else:
-            self._limit = _open(memory / "memory.limit_in_bytes")
-            self._swap = _open(memory / "memory.memsw.limit_in_bytes", optional=True)
-            self._events = os.open(memory / "memory.oom_control", os.O_RDONLY)
-            self._processes = _open(folders["pids"] / "pids.max") if "pids" in folders else None
-        self._now = 1 << 62  # as made: unlimited
+            self._limit = _open(f"{memory}/memory.limit_in_bytes")
+            self._swap = _open(f"{memory}/memory.memsw.limit_in_bytes", optional=True)
+            self._events = os.open(f"{memory}/memory.oom_control", os.O_RDONLY)
+            self._processes = _open(folders["pids"] + "/pids.max") if "pids" in folders else None
+        self._now, self._most = 1 << 62, 0  # memory, as made: unlimited; processes
 
     @classmethod
     def make(cls, name: str) -> Group | None:
         for version, parents in ((2, _version_2()), (1, _version_1())):
             for places in parents:
-                made: dict[str, Path] = {}
+                made: dict[str, str] = {}
                 try:
                     for controller, parent in places.items():
                         _remove_stale(parent)
-                        folder = parent / name
-                        if not folder.exists():
-                            folder.mkdir()
+                        folder = f"{parent}/{name}"
+                        if not os.path.exists(folder):
+                            os.mkdir(folder)
                         made[controller] = folder
                     group = cls(made, version)
                     group.limit(1 << 40, 4096)
@@ -58,7 +57,8 @@ class Group:
 
     def join(self, pid: int) -> None:
         for folder in set(self.folders.values()):
-            (folder / "cgroup.procs").write_text(str(pid))
+            with open(f"{folder}/cgroup.procs", "w") as file:
+                file.write(str(pid))
 
     def limit(self, memory: int, processes: int | None = None) -> None:
         """Bound the memory (bytes) and, if given, the number of processes of all in the group."""
@@ -71,8 +71,9 @@ class Group:
                     zero = self.version == 2 and handle == self._swap
                     os.pwrite(handle, b"0" if zero else b"%d" % memory, 0)
             self._now = memory
-        if processes is not None and self._processes is not None:
+        if processes not in (None, self._most) and self._processes is not None:
             os.pwrite(self._processes, b"%d" % processes, 0)
+            self._most = processes
 
     def kills(self) -> int:
         """How often the kernel has killed in this group for lack of memory."""
@@ -88,7 +89,7 @@ class Group:
         _remove(self.folders)
 
 
-def _open(path: Path, optional: bool = False) -> int | None:
+def _open(path: str, optional: bool = False) -> int | None:
     try:
         return os.open(path, os.O_RDWR)
     except OSError:
@@ -108,18 +109,19 @@ def _own() -> dict[str, str]:
     return found
 
 
-def _version_2() -> list[dict[str, Path]]:
+def _version_2() -> list[dict[str, str]]:
     try:
         path = _own().get("")
     except OSError:
         return []
-    if path is None or not (ROOT / "cgroup.controllers").exists():
+    if path is None or not os.path.exists(f"{ROOT}/cgroup.controllers"):
         return []
-    own = ROOT / path.lstrip("/")
-    places: list[dict[str, Path]] = []
-    for parent in (own, own.parent):
+    own = f"{ROOT}/{path.strip('/')}".rstrip("/")
+    places: list[dict[str, str]] = []
+    for parent in (own, os.path.dirname(own)):
         try:
-            enabled = (parent / "cgroup.subtree_control").read_text().split()
+            with open(f"{parent}/cgroup.subtree_control") as file:
+                enabled = file.read().split()
         except OSError:
             continue
         if "memory" in enabled and os.access(parent, os.W_OK):
@@ -127,34 +129,34 @@ def _version_2() -> list[dict[str, Path]]:
     return places
 
 
-def _version_1() -> list[dict[str, Path]]:
+def _version_1() -> list[dict[str, str]]:
     try:
         own = _own()
     except OSError:
         return []
-    places: dict[str, Path] = {}
+    places: dict[str, str] = {}
     for name in ("memory", "pids"):
-        parent = ROOT / name / own.get(name, "/").lstrip("/")
-        if name in own and os.access(parent, os.W_OK) and (parent / "cgroup.procs").exists():
+        parent = f"{ROOT}/{name}/{own.get(name, '/').strip('/')}".rstrip("/")
+        if name in own and os.access(parent, os.W_OK) and os.path.exists(f"{parent}/cgroup.procs"):
             places[name] = parent
     return [places] if "memory" in places else []
 
 
-def _remove_stale(parent: Path) -> None:
-    for folder in parent.iterdir():
-        match = NAME.match(folder.name)
+def _remove_stale(parent: str) -> None:
+    for name in os.listdir(parent):
+        match = NAME.match(name)
         if match and not os.path.exists(f"/proc/{match[1]}"):
             try:
-                folder.rmdir()
+                os.rmdir(f"{parent}/{name}")
             except OSError:
                 pass  # still in use by a process about to die, or not ours
 
 
-def _remove(folders: dict[str, Path]) -> None:
+def _remove(folders: dict[str, str]) -> None:
     for folder in set(folders.values()):
         for _ in range(100):
             try:
-                folder.rmdir()
+                os.rmdir(folder)
                 break
             except FileNotFoundError:
                 break

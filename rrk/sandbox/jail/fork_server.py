@@ -10,7 +10,6 @@ import math
 import os
 import resource
 import select
-import shutil
 import signal
 import socket
 import time
@@ -49,6 +48,8 @@ class ForkServer:
         self.size = 0  # of the box, MB; 0: none is open
         self.pristine: tuple[int, ...] = ()  # what an unused box looks like
         self.trouble: str | None = None
+        self.kills = group.kills() if group else 0  # when we last looked
+        self.meanwhile: Callable[[], object] = lambda: None  # called when a candidate turns out not to be short
         self.core = Core()
         self.others = others
 
@@ -109,6 +110,8 @@ class ForkServer:
         if self.jailed:
             kernel.umount(kernel.BOX)
         else:
+            import shutil  # here: what a candidate needs not is not in the process that forks it
+
             shutil.rmtree(kernel.BOX, ignore_errors=True)
         self.size = 0
 
@@ -130,7 +133,7 @@ class ForkServer:
             try:
                 os.unlink(last, dir_fd=at)
             except FileNotFoundError:
-                pass
+                self.meanwhile()
             if len(data) > (self.size << 20) // 2:
                 self._grow(2 * (len(data) >> 20) + 64)
             with open(os.open(last, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o755, dir_fd=at), "wb") as file:
@@ -288,11 +291,9 @@ class ForkServer:
         """
         began = time.monotonic()
         memory = limits.memory_mb << 20
-        kills = 0
         if self.group:
             # The files of the box and what was printed are this candidate's too, and have their own limits.
             self.group.limit(memory + (limits.files_mb + 64 << 20), limits.nproc + 8)
-            kills = self.group.kills()
         handle = os.pidfd_open(pid) if line is None else line.fileno()
         forker = None if line is None else pid
         poll = select.poll()
@@ -319,6 +320,7 @@ class ForkServer:
                 for number in [pid] if line is None else processes(self.jailed):
                     self.core.free(number)
                 free = True
+                self.meanwhile()
             done, spent_by, rss_by = reap(pid)
             spent, peak = spent + spent_by, max(peak, rss_by)
             if done is not None:
@@ -329,7 +331,7 @@ class ForkServer:
             flooded = max(os.fstat(fd).st_size for fd in outputs) > most
             wall = time.monotonic() - began
             if (resident > memory and resident > accurate(self.jailed, forker)) or (
-                self.group and self.group.kills() > kills
+                self.group and self.group.kills() > self.kills
             ):
                 out_of_memory = resident <= memory or accurate(self.jailed, forker) > memory
                 if out_of_memory:
@@ -362,8 +364,7 @@ class ForkServer:
                 spent, peak = max(spent + spent_by, burnt), max(peak, rss_by)
             lost = status is None and not (out_of_memory or flooded or stopped or timed_out)
             status = signal.SIGKILL if status is None else status  # as wait() has it
-        if self.group and self.group.kills() > kills:
-            out_of_memory = True
+        out_of_memory = self.killed() or out_of_memory
         sizes = [os.fstat(fd).st_size for fd in outputs]
         killed = status is not None and os.WIFSIGNALED(status) and not stopped
         if timed_out is None and killed and spent > limits.cpu_s:
@@ -383,6 +384,13 @@ class ForkServer:
             # Time in which it could have run but was not let: was the machine too busy to be fair?
             "overloaded": bool(timed_out) and delay > 0.5 * max(spent, 0.2),
         }
+
+    def killed(self) -> bool:
+        """Whether the kernel has killed for lack of memory since this was asked last."""
+        before = self.kills
+        if self.group:
+            self.kills = self.group.kills()
+        return self.kills > before
 
 
 def said(line: socket.socket) -> bytes:

@@ -14,14 +14,12 @@ from __future__ import annotations
 import gc
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 from typing import Any, NoReturn
 
-from rrk.sandbox.inside import candidate, tests_apart, wire
+from rrk.sandbox.inside import candidate, wire
 from rrk.sandbox.jail import case_runs, kernel, seccomp
 from rrk.sandbox.jail.cgroups import Group
 from rrk.sandbox.jail.fork_server import ForkServer
@@ -36,6 +34,9 @@ def main() -> NoReturn:
     control = socket.socket(fileno=3)
     try:
         config, _, _ = wire.receive(control)
+        if config["role"] == "tests":
+            # While it can be found; and not where candidates are forked, for a fork costs by the page.
+            import rrk.sandbox.inside.tests_apart  # noqa: F401
         sys.path.remove(config["root"])
         sys.path.extend(config["packages"])
         if config["level"] == "none":
@@ -134,7 +135,7 @@ def _process_1(control: socket.socket, config: dict[str, Any], group: Group | No
         gc.freeze()
         wire.send(control, {"ready": "+".join(layers), "users": other == b"1"})
         if config["role"] == "tests":
-            tests_apart.serve(control)
+            _serve_tests(control)
         else:
             ForkServer(control, outputs, group, score, others=OPERATIONS).serve()
     except wire.Gone:
@@ -145,6 +146,12 @@ def _process_1(control: socket.socket, config: dict[str, Any], group: Group | No
         except wire.Gone:
             pass
     os._exit(0)
+
+
+def _serve_tests(control: socket.socket) -> None:
+    from rrk.sandbox.inside import tests_apart
+
+    tests_apart.serve(control)
 
 
 def _detached_tmpfs() -> int:
@@ -158,6 +165,9 @@ def _detached_tmpfs() -> int:
 
 def _unjailed(control: socket.socket, config: dict[str, Any]) -> NoReturn:
     """Level none: limits only, in a folder of the host's. Nothing hostile may be run this way."""
+    import shutil
+    import tempfile
+
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     base = ""
     try:
@@ -171,7 +181,7 @@ def _unjailed(control: socket.socket, config: dict[str, Any]) -> NoReturn:
         try:
             wire.send(control, {"ready": "rlimits", "users": False})
             if config["role"] == "tests":
-                tests_apart.serve(control)
+                _serve_tests(control)
             else:
                 ForkServer(control, outputs, None, None, jailed=False, others=OPERATIONS).serve()
         except wire.Gone:

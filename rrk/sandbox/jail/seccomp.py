@@ -7,7 +7,7 @@ number(CLONE)                # of a call, on this machine
 from __future__ import annotations
 
 import errno
-import platform
+import os
 import struct
 
 NEWNS, NEWCGROUP, NEWUTS, NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
@@ -15,7 +15,7 @@ NEWUSER, NEWPID, NEWNET = 0x10000000, 0x20000000, 0x40000000
 NAMESPACES = NEWUSER | NEWPID | NEWNS | NEWNET | NEWIPC | NEWUTS
 _ALL_NEW = NAMESPACES | NEWCGROUP | 0x00000080  # and time namespaces
 
-MACHINE = platform.machine()
+MACHINE = os.uname().machine
 
 # name: (x86_64, aarch64); None where the machine has no such call.
 REFUSED: dict[str, tuple[int | None, int | None]] = {

@@ -71,14 +71,14 @@ def judge(worker: Jails, toolchain: Toolchain, job: Job, every: bool = False, ou
         return verdict(NO_TOOLCHAIN, stderr=text, reason="language")
     with nullcontext(None) if python else worker.box() as box:
         out, runner = _runner(worker, toolchain, job, suite, box)
-        told: list[tuple[bool, str | None]] = []
+        told: list[tuple[bool, str | None]] | None = [] if outcomes else None
         if out is None:
             out = _cases(worker, runner, suite, every, told)
     out.sandbox = worker.layers
     out.tests_total = len(suite.cases)
     if out.passed is not None and out.tests_passed is None:
         out.tests_passed, out.pass_share = 0, 0.0  # it never ran
-    if outcomes and out.passed is not None:
+    if told is not None and out.passed is not None:
         told += [(False, None)] * (len(suite.cases) - len(told))
         out.evidence = {"passed": "".join("01"[held] for held, _ in told), "outputs": [digest for _, digest in told]}
     return out
@@ -155,14 +155,18 @@ class Runner:
         header = {**self._common, "seq": self.server.seq, "cases": wanted, "late": self._late}
         self.server.send(header, b"".join([self.program, *inputs]))
         self._running = True
-        while "end" not in (seen := self.server.receive_outcome()):
-            if "error" in seen:
-                yield seen
+        ended = False
+        while not ended:
+            told = self.server.receive_outcome()
+            if "error" in told:
+                yield told
                 self._running = False
                 return
-            self._late += bool(seen["timed_out"])
-            if self._running:
-                yield seen
+            ended = told["end"]
+            for seen in told["cases"]:
+                self._late += bool(seen["timed_out"])
+                if self._running:
+                    yield seen
 
     def stop(self) -> None:
         """No more cases, whatever runs now."""
@@ -171,18 +175,21 @@ class Runner:
             self.server.send({"op": "stop", "seq": self.server.seq})
 
 
-def _cases(worker: Jails, runner: Runner, suite: CaseSet, every: bool, told: list[tuple[bool, str | None]]) -> Verdict:
-    """The verdict; what came of each case that ran is put into `told`."""
+def _cases(
+    worker: Jails, runner: Runner, suite: CaseSet, every: bool, told: list[tuple[bool, str | None]] | None
+) -> Verdict:
+    """The verdict; what came of each case that ran is put into `told`, if that is a list."""
     held = 0
     first: Verdict | None = None
     total = Verdict(True, OK, exit_code=0, integrity="outputs")
     out = total
+    last: dict[str, Any] = {}
     # To its end: the fork server says when it has stopped.
     for number, (seen, case) in enumerate(zip(runner.run(suite.cases), suite.cases, strict=False)):
         if "error" in seen:
             out = verdict(SANDBOX_ERROR, stderr=str(seen["error"]), reason="box")
         elif out.passed is not None:
-            out = _outcome(worker, runner, suite, case, seen)
+            out = total if _passed(worker, suite, case, seen) else _failed(runner, seen)
         if out.passed is None:
             runner.stop()
             continue
@@ -191,8 +198,10 @@ def _cases(worker: Jails, runner: Runner, suite: CaseSet, every: bool, told: lis
         total.longest = max(total.longest, seen["cpu"])
         total.max_rss = max(total.max_rss, seen["max_rss"])
         held += bool(out.passed)
-        ended_well = out.passed or out.reason == "wrong_answer"
-        told.append((bool(out.passed), _digest(_got(suite, seen)) if ended_well else None))
+        if told is not None:
+            ended_well = out.passed or out.reason == "wrong_answer"
+            told.append((bool(out.passed), _digest(_got(suite, seen)) if ended_well else None))
+        last = seen
         if first is None and not out.passed:
             first = out
             out.failed_case = _told(number, case, _got(suite, seen))
@@ -201,7 +210,8 @@ def _cases(worker: Jails, runner: Runner, suite: CaseSet, every: bool, told: lis
     if out.passed is None:
         return out
     if first is None:
-        total.stdout, total.stderr = out.stdout, out.stderr
+        stdout, stderr, _ = last["streams"]
+        total.stdout, total.stderr = clip(stdout), clip(stderr)
         first = total
     first.time, first.time_wall, first.max_rss = total.time, total.time_wall, total.max_rss
     first.longest, first.tests_passed = total.longest, held
@@ -210,13 +220,19 @@ def _cases(worker: Jails, runner: Runner, suite: CaseSet, every: bool, told: lis
     return first
 
 
-def _outcome(worker: Jails, runner: Runner, suite: CaseSet, case: Case, seen: dict[str, Any]) -> Verdict:
-    """The verdict on one case. Limits first, in a fixed order; then how it ended; then what it said."""
+def _passed(worker: Jails, suite: CaseSet, case: Case, seen: dict[str, Any]) -> bool:
+    """Whether a case holds: no limit was hit, status 0, the right output."""
+    fine = seen["status"] == 0 and not limit_hit(seen) and seen["streams"][2][:1] != b"!"
+    return fine and _right(worker, suite, case, seen)
+
+
+def _failed(runner: Runner, seen: dict[str, Any]) -> Verdict:
+    """The verdict on a case that does not hold. Limits first, in a fixed order; then how it ended; then what it said."""
     stdout, stderr, said = seen["streams"]
     if said[:1] == b"!":
         return verdict(SANDBOX_ERROR, stderr=said[1:].decode("utf-8", "replace"), reason="box")
     code = None if seen["status"] is None else os.waitstatus_to_exitcode(seen["status"])
-    name, reason = OK, None
+    name, reason = EXCEPTION, "wrong_answer"
     text = (stderr + b"\n" + stdout[-4096:]).decode("utf-8", "replace")
     mode = runner.mode
     if hit := limit_hit(seen):
@@ -227,15 +243,12 @@ def _outcome(worker: Jails, runner: Runner, suite: CaseSet, case: Case, seen: di
             name, reason = SYNTAX_ERROR, "syntax"
         elif said[:1] == b"m" or (mode and mode.memory and mode.memory.search(text)):
             name, reason = MEMORY_LIMIT, "memory"
-    elif not _right(worker, suite, case, seen):
-        name, reason = EXCEPTION, "wrong_answer"
     return verdict(
         name,
         exit_code=code,
         stdout=clip(stdout),
         stderr=clip(stderr),
         reason=reason,
-        integrity="outputs" if name == OK else None,
         overloaded=seen["overloaded"],
     )
 

@@ -103,11 +103,12 @@ class Process:
 
     def receive_outcome(self) -> dict[str, Any]:
         seen, blob, _ = wire.receive(self.sock)
-        streams = []
-        for size in seen.get("sizes", ()):
-            streams.append(blob[:size])
-            blob = blob[size:]
-        seen["streams"] = streams
+        at = 0
+        for one in (seen, *seen.get("cases", ())):  # of a request for cases, several are told at once
+            one["streams"] = streams = []
+            for size in one.get("sizes", ()):
+                streams.append(blob[at : at + size])
+                at += size
         return seen
 
     def kill(self) -> None:
