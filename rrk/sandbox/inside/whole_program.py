@@ -25,6 +25,11 @@ from rrk.sandbox.inside import randomness
 
 _exit, _write, _compile, _exec = os._exit, os.write, compile, exec
 _dumps, _loads = json.dumps, json.loads
+_NAMES: set[str] = set()  # those that the program's text has: one program a process
+_KINDS = (
+    types.BuiltinMethodType,
+    io.IOBase.__mro__[1],
+)  # of a stream's method, and of all streams, without the question to an ABC
 DIGITS = 50_000  # of whole numbers as texts: LiveCodeBench's limit
 
 
@@ -58,6 +63,7 @@ class Compiled:
         _prepare(path)
         self.program, self.path, self.space = program, path, _main(path)
         self.code = _compile(program, path, "exec", dont_inherit=True)
+        _remember(self.code)
         self.draws = randomness.drawn_by(program)
         if prelude:
             _exec(_compile(prelude, "<prelude>", "exec", dont_inherit=True), self.space)
@@ -91,11 +97,19 @@ def _main(path: str) -> dict[str, Any]:
 def _compiled(program: str, path: str, result: int) -> types.CodeType | None:
     try:
         code: types.CodeType = _compile(program, path, "exec", dont_inherit=True)
+        _remember(code)
         return code
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
         _show(error)
         _write(result, b"m" if isinstance(error, MemoryError) else b"s")
         return None
+
+
+def _remember(code: types.CodeType) -> None:
+    _NAMES.update(code.co_names)
+    for value in code.co_consts:
+        if isinstance(value, types.CodeType):
+            _remember(value)
 
 
 def _ran(code: types.CodeType, program: str, prelude: str, path: str, result: int, space: dict[str, Any]) -> int:
@@ -166,11 +180,14 @@ def _end(status: int) -> NoReturn:
                 stream.flush()
         except BaseException:
             status = status or 120  # as CPython's own
-    # An interpreter takes its objects apart, and files write what they hold; no more is owed to the other objects.
-    for value in (sys.__stdout__, *getattr(sys.modules.get("__main__"), "__dict__", {}).values()):
+    # An interpreter takes its objects apart, and files write what they hold; no more is owed to the other objects. Only what the
+    # program's text names is looked at: looking at all that a prelude has given would cost a forked child more than its program.
+    space = getattr(sys.modules.get("__main__"), "__dict__", {})
+    method, stream_kind = _KINDS
+    for value in (sys.__stdout__, *map(space.get, _NAMES)):
         try:
-            file = getattr(value, "__self__", value)  # write = open(1, "w").write
-            if isinstance(file, io.IOBase) and not file.closed:
+            file: Any = value.__self__ if type(value) is method else value  # write = open(1, "w").write
+            if issubclass(type(file), stream_kind) and not file.closed:
                 file.flush()
         except BaseException:
             pass
