@@ -90,6 +90,7 @@ def train_ppo(
     seed: shared.Seed = 0,
     resume: shared.Resume = False,
     limit: shared.Limit = None,
+    report_to: shared.ReportTo = None,
     push_to_hub: shared.PushToHub = None,
     quiet: shared.Quiet = False,
 ):
@@ -120,7 +121,7 @@ def train_ppo(
     import torch
 
     from rrk.errors import Terminated
-    from rrk.generation import hub, processes
+    from rrk.generation import hub, processes, reports
     from rrk.ppo.options import PpoOptions
     from rrk.ppo.probe import Probe
     from rrk.ppo.trainer import train_ppo as train
@@ -128,6 +129,7 @@ def train_ppo(
     from rrk.reranking.scorer import Question, Scorer
     from rrk.stopping import Stopping
 
+    reports.check(report_to or ())
     hub.check(push_to_hub)
     chosen = PpoOptions(**{f.name: given[f.name] for f in fields(PpoOptions)})
     chosen.check()
@@ -156,6 +158,7 @@ def train_ppo(
                 return [verdict.passed for verdict in judge.judge(made)]
 
             witness = Probe(held_out, passed)
+        stack.enter_context(reports.session(report_to or ()))
         progress = stack.enter_context(Progress("train-ppo", updates, "updates", quiet, opening="first update"))
 
         def show(row):
@@ -177,6 +180,7 @@ def train_ppo(
                 should_stop=asked,
                 on_update=show,
                 note=note,
+                report=report_to or (),
             )
         except Terminated as stopped:
             raise (asked.error(output) if asked() else stopped) from None

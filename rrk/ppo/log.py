@@ -1,4 +1,4 @@
-"""What a run tells: one row an update in log.jsonl, where its seconds went, and TensorBoard's curves if that is installed.
+"""What a run tells: one row an update in log.jsonl, where its seconds went, and the curves of --report-to.
 
 log = Log(out, rows=[], write=True)
 clock = Clock()
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+
+from rrk.generation.reports import Curves
 
 NAME = "log.jsonl"
 
@@ -43,34 +45,24 @@ class Clock:
 class Log:
     """The rows so far; every append rewrites the file by rename, so it is never torn (a run has hundreds of rows)."""
 
-    def __init__(self, out: Path, rows: list[dict[str, Any]], write: bool):
-        self.out, self.rows, self.write = out, rows, write
-        self._board = _tensorboard(out, rows[-1]["update"] + 1 if rows else 0) if write else None
+    def __init__(self, out: Path, rows: list[dict[str, Any]], write: bool, curves: Curves | None = None):
+        self.out, self.rows, self.write, self._curves = out, rows, write, curves
         if rows:
             self._flush()  # rows after the checkpoint will be made again
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add a row; numbers also go to TensorBoard under their names."""
+        """Add a row; its numbers also go to the curves, under their names."""
         self.rows.append(row)
-        if self.write:
-            self._flush()
-        if self._board is not None:
-            for name, value in [*row.items(), *((f"seconds/{k}", v) for k, v in row.get("seconds", {}).items())]:
-                if isinstance(value, (int, float)) and name != "update":
-                    self._board.add_scalar(name, value, row["update"])
-            self._board.flush()
+        if not self.write:
+            return
+        self._flush()
+        if self._curves is not None:
+            told = {**row, **{f"seconds/{phase}": spent for phase, spent in row.get("seconds", {}).items()}}
+            numbers = {k: v for k, v in told.items() if isinstance(v, (int, float)) and k != "update"}
+            self._curves.add(row["update"], numbers)
 
     def _flush(self) -> None:
         if self.write:
             part = self.out / (NAME + ".part")
             part.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in self.rows))
             os.replace(part, self.out / NAME)
-
-
-def _tensorboard(out: Path, at: int):
-    """A writer of curves, or None where the package is missing."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(out / "tensorboard"), purge_step=at)

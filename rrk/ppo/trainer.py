@@ -19,7 +19,7 @@ import torch
 
 from rrk import manifest, rows, seeds
 from rrk.errors import RrkError, Terminated, UsageError
-from rrk.generation import checkpoints, memory, processes, runs
+from rrk.generation import checkpoints, memory, processes, reports, runs
 from rrk.ppo import checkpoint, loss, sharding
 from rrk.ppo.learner import Learner
 from rrk.ppo.log import Clock, Log
@@ -43,8 +43,12 @@ def train_ppo(
     should_stop: Callable[[], bool] = lambda: False,
     on_update: Callable[[dict[str, Any]], None] = lambda row: None,
     note: Callable[[str], None] = lambda text: None,
+    report: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Train; returns the figures that also stand in out/rrk.json. `should_stop` true: save after this update, then Terminated."""
+    """Train; returns the figures that also stand in out/rrk.json. `should_stop` true: save after this update, then Terminated.
+
+    report: places of rrk/generation/reports.py.
+    """
     options.check()
     out = Path(out)
     params = {**asdict(options), **(params or {})}
@@ -59,7 +63,7 @@ def train_ppo(
     if state is not None and state["params"] != params:
         changed = sorted(k for k in params if state["params"].get(k) != params[k])
         raise UsageError(f"{out} was begun with other parameters ({', '.join(changed)})")
-    run = Trainer(problems, policy, reward, out, options, probe, params, note)
+    run = Trainer(problems, policy, reward, out, options, probe, params, note, report)
     if state is not None:
         run.restore(state)
     run.loop(should_stop, on_update)
@@ -79,6 +83,7 @@ class Trainer:
         probe,
         params,
         note: Callable[[str], None] = lambda text: None,
+        report: Sequence[str] = (),
     ):
         from accelerate import Accelerator
         from accelerate.utils import DistributedType
@@ -132,7 +137,8 @@ class Trainer:
         self.kl = loss.KlController(o.kl, o.adaptive_kl, o.kl_horizon)
         self.normaliser = ScoreNormaliser()
         self.update = 0
-        self.log = Log(out, [], self.accelerator.is_main_process)
+        self.curves = reports.Curves(report, out, params)
+        self.log = Log(out, [], self.accelerator.is_main_process, self.curves)
         self.clock = Clock()
         self.best: dict[str, Any] | None = None  # {"update", "pass@1"}
         self.best_weights: dict[str, torch.Tensor] | None = None
@@ -172,7 +178,7 @@ class Trainer:
         self.budget.tokens = state.get("token_budget")  # how passes are cut is in the last bits
         for name in ("update", "best", "best_weights", "stale", "stopped"):
             setattr(self, name, state[name])
-        self.log = Log(self.out, state["log"], self.accelerator.is_main_process)
+        self.log = Log(self.out, state["log"], self.accelerator.is_main_process, self.curves)
         checkpoint.restore_random_state(state["random"])
 
     def _weights(self) -> dict[str, torch.Tensor]:

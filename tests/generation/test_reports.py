@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import importlib.util
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -123,6 +125,27 @@ def curve(folder: Path, name: str) -> list[int]:
     found = EventAccumulator(str(folder))
     found.Reload()
     return [event.step for event in found.Scalars(name)]
+
+
+def test_a_trainer_of_our_own_tells_one_run_of_every_place(tmp_path, monkeypatch):
+    """Begun by the first figures, with the options beside them; a run that tells nothing leaves nothing."""
+    heard: dict[str, list] = {}
+    for name in ("wandb", "trackio"):
+        begun = heard[name] = []
+        run = SimpleNamespace(log=lambda figures, step, begun=begun: begun.append((step, figures)))
+        place = SimpleNamespace(
+            init=lambda project, begun=begun, run=run, **how: (
+                begun.append((project, how["name"], how["config"])) or run
+            ),
+            setup=lambda: SimpleNamespace(settings=SimpleNamespace(project=None)),
+        )
+        monkeypatch.setitem(sys.modules, name, place)
+    curves = reports.Curves(["wandb", "trackio"], tmp_path / "policy", {"lr": 0.1})
+    assert heard == {"wandb": [], "trackio": []}
+    for step in (3, 4):
+        curves.add(step, {"score": step / 2})
+    told = [("rrk", "policy", {"lr": 0.1}), (3, {"score": 1.5}), (4, {"score": 2.0})]
+    assert heard == {"wandb": told, "trackio": told}
 
 
 def test_unknown_places_are_refused_before_training():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
 import os
@@ -18,6 +19,7 @@ from transformers import AutoTokenizer, LlamaForSequenceClassification  # noqa: 
 
 from rrk.commands.train_ppo import train_ppo as command  # noqa: E402
 from rrk.ppo.options import PpoOptions  # noqa: E402
+from tests.generation.test_reports import curve  # noqa: E402
 from tests.ppo.world import PROBLEMS, finish, make_model, start_command  # noqa: E402
 
 SMALL = {"updates": 8, "prompts-per-update": 4, "samples": 4, "minibatch": 8, "max-tokens": 6, "save-every": 100}
@@ -56,7 +58,8 @@ def log(folder):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_stopped_it_saves_and_resumed_it_equals_a_run_that_never_was(given, tmp_path, number, code):
     whole = start_command([*given, "-o", str(tmp_path / "whole")], tmp_path / "whole.txt")
-    child = start_command([*given, "-o", str(tmp_path / "cut")], tmp_path / "cut.txt")
+    watched = [*given, *(["--report-to", "tensorboard"] if importlib.util.find_spec("tensorboard") else [])]
+    child = start_command([*watched, "-o", str(tmp_path / "cut")], tmp_path / "cut.txt")
     deadline = time.monotonic() + 100
     while not (tmp_path / "cut" / "log.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -70,10 +73,13 @@ def test_stopped_it_saves_and_resumed_it_equals_a_run_that_never_was(given, tmp_
     again.join(60)
     assert again.exitcode == 2
     assert "--resume" in (tmp_path / "again.txt").read_text()
-    finish(whole, start_command([*given, "-o", str(tmp_path / "cut"), "--resume"], tmp_path / "resumed.txt"))
+    finish(whole, start_command([*watched, "-o", str(tmp_path / "cut"), "--resume"], tmp_path / "resumed.txt"))
     assert log(tmp_path / "cut") == log(tmp_path / "whole")
     one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("cut", "whole"))
     assert one == two
     record = json.loads((tmp_path / "cut" / "rrk.json").read_text())
     assert record["command"] == "train-ppo"
     assert record["figures"]["kept_update"] == 8
+    assert not (tmp_path / "whole" / "tensorboard").exists(), "nobody asked for it"
+    if watched != given:
+        assert curve(tmp_path / "cut" / "tensorboard", "score") == [*range(1, 9)]

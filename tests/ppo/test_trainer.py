@@ -362,17 +362,6 @@ def test_a_row_says_where_time_went_and_what_ppo_did(sft, tmp_path):
     assert sum(v for k, v in phases.items() if k != "total") == pytest.approx(phases["total"], rel=0.5)
 
 
-def test_tensorboard_gets_the_curves_where_it_is_installed(sft, tmp_path):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    train_ppo(PROBLEMS, sft, reward, tmp_path / "out", options(updates=2))
-    events = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
-    assert [(e.step, e.value) for e in events.Scalars("score")] == [
-        (row["update"], pytest.approx(row["score"])) for row in rows(tmp_path / "out")
-    ]
-
-
 def test_a_model_that_cannot_be_saved_keeps_the_checkpoint_and_resume_ends_the_run(sft, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
