@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from rrk import jsonl, rows
@@ -45,6 +45,26 @@ def scattered(inputs: Sequence[str]) -> bool:
     return False
 
 
+class _Given:
+    """Rows that are made rather than read, as jsonl.Lines gives lines."""
+
+    def __init__(self, made: Iterable[dict[str, Any]]):
+        self._made = iter(made)
+        self._number = 0
+
+    def __iter__(self) -> _Given:
+        return self
+
+    def __next__(self) -> tuple[str, int, bytes]:
+        row = next(self._made)
+        self._number += 1
+        path, number = rows.where(row) or ("row", self._number)
+        return path, number, jsonl.dumps(row)
+
+    def ready(self) -> bool:
+        return True
+
+
 class Items(Generic[Item]):
     """The items of a stage's input. `ready()` is true when next() will not have to wait for a slow producer.
 
@@ -59,11 +79,13 @@ class Items(Generic[Item]):
         limit: int | None = None,
         shard: tuple[int, int] = (1, 1),
         validate: Callable[[Row], object] | None = None,
+        made: Iterable[dict[str, Any]] | None = None,
     ):
+        """made: the rows, where they are not simply those of the inputs."""
         self.error: RrkError | None = None
         self.taken: deque[tuple[int, int]] = deque()  # (position, checksum) of items handed out and not yet done
-        self._lines = jsonl.Lines(inputs)
-        self.inputs = list(inputs)
+        self._lines: jsonl.Lines | _Given = jsonl.Lines(inputs) if made is None else _Given(made)
+        self.inputs = list(inputs) if made is None else []
         self._by_problem = unit == "problem"
         self._limit, self._shard, self._validate = limit, shard, validate
         self._group: list[Row] = []
@@ -196,7 +218,7 @@ MEASURED = 256 << 20  # bytes of input in which the items are counted beforehand
 def expected(items: Items[Any], limit: int | None, shard: str | None, unit: str) -> int | None:
     """How many items there will be, where the input is a file that is quickly read; None: not known."""
     paths = items.inputs
-    if not all(map(os.path.isfile, paths)) or sum(map(os.path.getsize, paths)) > MEASURED:
+    if not paths or not all(map(os.path.isfile, paths)) or sum(map(os.path.getsize, paths)) > MEASURED:
         return None
     lines = jsonl.Lines(paths)
     try:

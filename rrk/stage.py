@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -80,14 +80,16 @@ def run(
     unsorted: bool = False,
     judges: bool = False,
     also: Sequence[str] = (),
+    made: Iterable[dict[str, Any]] | None = None,
 ) -> Summary:
     """Run one row stage to its end.
 
     `params` is everything that changes the output; a resumed run must have the same. `validate` raises RowError for a row
     that `work` could not use. With judges=True rows with `passed: null` end in exit code 4 (Unjudged), after all is
-    written. `also`: other files of rows that went in. Raises what the stage raises; rows done until then are kept.
+    written. `also`: other files of rows that went in. `made`: the rows in, where the inputs (perhaps none) hold something that
+    they are made from: the same ones each time. Raises what the stage raises; rows done until then are kept.
     """
-    inputs = list(inputs) or [jsonl.STDIN]
+    inputs = list(inputs) or ([jsonl.STDIN] if made is None else [])
     if jsonl.STDIN in inputs and sys.stdin.isatty():
         raise UsageError(f"no input: give a file, or pipe rows in (see rrk {stage} --help)")
     if io.limit is not None and io.limit < 0:
@@ -98,7 +100,7 @@ def run(
         unsorted = True
         _say(io, f"rrk {stage}: the rows of a problem do not stand together here; all are read first")
     kind = Unsorted if unsorted else Items
-    items: Items[Any] = kind(inputs, unit, io.limit, shard, validate)
+    items: Items[Any] = kind(inputs, unit, io.limit, shard, validate, made)
     if io.limit == 0:
         items._ended = True
     summary = Summary(stage)
@@ -189,7 +191,7 @@ def _check_readable(inputs: Sequence[str]) -> None:
 
 def _check_input(items: Items[Any], inputs: Sequence[str], made: File, output: str) -> None:
     """A complete file must have been made from this input; a pipe is not read to the end for it."""
-    if not all(map(os.path.isfile, inputs)):
+    if not inputs or not all(map(os.path.isfile, inputs)):
         return
     if items.skip(made.done) != (made.checksum if made.done else 0) or next(items, None) is not None:
         raise UsageError(f"{output} was made from another input: --force makes it anew, or choose another -o")

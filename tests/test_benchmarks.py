@@ -143,14 +143,14 @@ def test_the_command(rrk, tmp_path):
     done = rrk("problems", "mbpp.jsonl")
     assert done.returncode == 0
     assert [json.loads(line)["task_id"] for line in done.stdout.splitlines()] == ["Mbpp/11", "Mbpp/12"]
-    assert done.stderr == b"rrk problems: 2 problems\n"
+    assert done.stderr.startswith(b"rrk problems: 2 rows, ")
     done = rrk("problems", "mbpp", "--file", "mbpp.jsonl", "--split", "test", "-o", "out.jsonl.gz", "-q")
     assert (done.returncode, done.stderr, done.stdout) == (0, b"", b"")
     assert [row["task_id"] for row in jsonl.read([str(tmp_path / "out.jsonl.gz")])] == ["Mbpp/12"]
     assert rrk("problems", "mbpp.jsonl", "-l", "cpp", "-q").stdout == b""
     for arguments, code, text in (
         (["songs"], 2, "no benchmark 'songs'"),
-        (["nowhere.jsonl"], 2, "nowhere.jsonl: No such file"),
+        (["nowhere.jsonl"], 2, "nowhere.jsonl: no such file"),
         (["multipl-e"], 2, "needs --language"),
         (["humaneval"], 1, "--file"),
     ):
@@ -163,6 +163,25 @@ def test_the_command(rrk, tmp_path):
     assert done.returncode == 3
     assert "bad.jsonl:2: not a problem" in done.stderr.decode()
     assert not (tmp_path / "bad-out.jsonl").exists()
+
+
+def test_the_command_keeps_the_contract_of_every_stage(rrk, tmp_path):
+    """What is there is not written over, a stopped run goes on to the same bytes, shards add up."""
+    raws = [jsonl.dumps({**MBPP, "task_id": n}) for n in range(5)]
+    (tmp_path / "raw.jsonl").write_bytes(b"".join(raws[:3]) + b'{"a": 1}\n')
+    command = ["problems", "raw.jsonl", "-o", "out.jsonl"]
+    assert rrk(*command).returncode == 3
+    (tmp_path / "raw.jsonl").write_bytes(b"".join(raws))
+    done = rrk(*command)
+    assert done.returncode == 2
+    assert b"holds 3 items of a run that did not end" in done.stderr
+    assert rrk(*command, "--resume").returncode == 0
+    whole = rrk("problems", "raw.jsonl").stdout
+    assert (tmp_path / "out.jsonl").read_bytes() == whole
+    assert b"nothing to do" in rrk(*command, "--resume").stderr
+    assert rrk(*command, "--style", "function", "--force").returncode == 0
+    assert (tmp_path / "out.jsonl").read_bytes() != whole
+    assert rrk("problems", "raw.jsonl", "--shard", "2/2").stdout.splitlines() == whole.splitlines()[1::2]
 
 
 def test_every_file_of_the_shared_problems_can_be_read(shared):

@@ -191,5 +191,5 @@ def test_problems_without_a_test_are_left_out_and_told(rrk, tmp_path):
     jsonl.write(tmp_path / "raw.jsonl", raws)
     done = rrk("problems", str(tmp_path / "raw.jsonl"))
     assert len(done.stdout.splitlines()) == 1
-    assert b"1 problems, 2 left out, as" in done.stderr
+    assert b"rrk problems: 2 left out, as" in done.stderr
     assert b"raw.jsonl:2: a problem without tests" in done.stderr

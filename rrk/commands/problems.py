@@ -41,7 +41,10 @@ def problems(
         typer.Option(metavar="PATH", help="Read this file (JSONL, also .gz and .zst) instead of asking the hub."),
     ] = None,
     output: options.Output = "-",
+    resume: options.Resume = False,
+    force: options.Force = False,
     limit: options.Limit = None,
+    shard: options.Shard = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
@@ -66,10 +69,9 @@ def problems(
       rrk problems livecodebench --file test6.jsonl | tee lcb.jsonl | rrk sample -m MODEL -n 10 | rrk execute -p lcb.jsonl
       rrk problems HumanEvalPlus.jsonl.gz | rrk sample -m MODEL -n 1 --temperature 0
     """
-    import itertools
     import sys
 
-    from rrk import benchmarks, jsonl
+    from rrk import benchmarks, jsonl, stage
     from rrk.function_style import function_style
 
     source = source.lower() if source.lower() in (*benchmarks.SOURCES, "evalplus") else source
@@ -82,35 +84,49 @@ def problems(
     if style not in ("docstring", "function"):
         raise UsageError("--style is docstring or function")
     untestable: list[str] = []
+    bodiless = 0
+
+    class Work:
+        """The rows as they are."""
+
+        @property
+        def figures(self):
+            return {"left_out": left} if (left := bodiless + len(untestable)) else {}
+
+        def __call__(self, items):
+            for row in items:
+                yield [row]
+            if quiet:
+                return
+            if bodiless:
+                note = f"{bodiless} left out: no function whose body could be asked for"
+                print(f"rrk problems: {note}", file=sys.stderr)
+            if untestable:
+                print(f"rrk problems: {len(untestable)} left out, as {untestable[0]}", file=sys.stderr)
+
+    def bodies(rows):
+        nonlocal bodiless
+        for row in rows:
+            made = function_style(row)
+            bodiless += made is None
+            if made is not None:
+                yield made
+
     every = benchmarks.problems(raw, language, split if path else None, untestable)
-    left_out = 0
-    if style == "function":
-
-        def bodies(rows):
-            nonlocal left_out
-            for row in rows:
-                made = function_style(row)
-                left_out += made is None
-                if made is not None:
-                    yield made
-
-        every = bodies(every)
-    made = map(_testable, itertools.islice(every, limit))
-    count = 0
-    if output == "-":
-        for row in made:
-            sys.stdout.buffer.write(jsonl.dumps(row))
-            count += 1
-        sys.stdout.buffer.flush()
-    else:
-        count = jsonl.write(output, made)
-    if json:
-        print(jsonl.dumps({"stage": "problems", "rows": count}).decode(), end="", file=sys.stderr)
-    elif not quiet:
-        without = f", {left_out} left out: no function whose body could be asked for" if left_out else ""
-        if untestable:
-            without += f", {len(untestable)} left out, as {untestable[0]}"
-        print(f"rrk problems: {count} problems{without}", file=sys.stderr)
+    stage.run(
+        "problems",
+        [path] if path else [],
+        options.io(output, resume, limit, shard, quiet, json, force),
+        params={
+            "source": source if path is None else None,
+            "language": language,
+            "dataset": dataset,
+            "split": split,
+            "style": style,
+        },
+        work=Work(),
+        made=map(_testable, bodies(every) if style == "function" else every),
+    )
 
 
 def _testable(row):
