@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.warm import Warm
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("RRK_SHARED", ROOT.parent / "shared"))
 
@@ -51,15 +53,33 @@ def told(stderr: bytes | str) -> list[str]:
     return [line for line in text.splitlines() if not re.search(r"\d/s\b", line)]
 
 
-@pytest.fixture
-def rrk(tmp_path):
-    """Run `rrk ARGS` in a fresh folder; returns the finished process with bytes in stdout and stderr."""
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory):
+    """`warm(*ARGS)` is rrk_command(*ARGS) without four seconds of imports (tests/warm.py)."""
+    server = Warm(tmp_path_factory.mktemp("warm"), ROOT, environment(OMP_WAIT_POLICY="PASSIVE"))
+    yield lambda *args, module="rrk": server.command(module, *args)
+    server.close()
 
-    def run(*args: str, input: bytes | None = None, cwd: Path = tmp_path, timeout: float = 120, **env: str):
+
+@pytest.fixture
+def rrk(tmp_path, warm):
+    """Run `rrk ARGS` in a fresh folder; returns the finished process with bytes in stdout and stderr.
+
+    What loads a model is forked from an interpreter that has imported torch, unless it is to have one of its own (`cold`).
+    """
+
+    def run(
+        *args: str,
+        input: bytes | None = None,
+        cwd: Path = tmp_path,
+        timeout: float = 120,
+        cold: bool = False,
+        **env: str,
+    ):
         stdin = {"input": input} if input is not None else {"stdin": subprocess.DEVNULL}
-        return subprocess.run(
-            rrk_command(*args), cwd=cwd, env=environment(**env), capture_output=True, timeout=timeout, **stdin
-        )
+        loads = "-m" in args and args[0] in ("sample", "rerank", "train-sft", "train-reranker", "train-ppo")
+        command = warm(*args) if loads and not (cold or env) else rrk_command(*args)
+        return subprocess.run(command, cwd=cwd, env=environment(**env), capture_output=True, timeout=timeout, **stdin)
 
     return run
 

@@ -13,7 +13,7 @@ import pytest
 from rrk import manifest
 from rrk.errors import UsageError
 from rrk.generation import processes
-from tests.conftest import environment, launched, rrk_command, told
+from tests.conftest import environment, launched, told
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
@@ -59,8 +59,8 @@ COMMANDS = {
 }
 
 
-def start(given, out, stage, *more, count=1) -> list[subprocess.Popen]:
-    command = rrk_command(
+def start(warm, given, out, stage, *more, count=1) -> list[subprocess.Popen]:
+    command = warm(
         *COMMANDS[stage], "-m", "base", "-o", out, "--batch-size", "4", "--lr", "1e-3", "--schedule", "constant", *more
     )
     return [
@@ -85,10 +85,10 @@ def weights(folder) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("stage", ["reranker", pytest.param("sft", marks=pytest.mark.slow)])
-def test_two_processes_end_in_the_weights_of_one(given, tmp_path, stage):
+def test_two_processes_end_in_the_weights_of_one(given, tmp_path, warm, stage):
     one, two = tmp_path / "one", tmp_path / "two"
-    alone = start(given, one, stage, "--steps", "8")
-    errors = finish(start(given, two, stage, "--steps", "8", count=2))
+    alone = start(warm, given, one, stage, "--steps", "8")
+    errors = finish(start(warm, given, two, stage, "--steps", "8", count=2))
     finish(alone)
     spoken = [[line for line in told(e) if line.startswith("rrk")] for e in errors]  # gloo says that it is connected
     # The reranker's new head is told once, and then the summary.
@@ -105,9 +105,9 @@ def test_two_processes_end_in_the_weights_of_one(given, tmp_path, stage):
 
 
 @pytest.mark.slow
-def test_term_to_one_process_saves_and_ends_both(given, tmp_path):
+def test_term_to_one_process_saves_and_ends_both(given, tmp_path, warm):
     out = tmp_path / "out"
-    children = start(given, out, "sft", "--steps", "4000", count=2)
+    children = start(warm, given, out, "sft", "--steps", "4000", count=2)
     deadline = time.monotonic() + 120
     while not list(out.glob("checkpoints/checkpoint-*/trainer_state.json")):
         assert all(child.poll() is None for child in children)

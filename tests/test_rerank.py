@@ -141,7 +141,7 @@ def test_ties_follow_the_seed_and_the_candidates_number_never_their_place():
 
 def test_reward_equals_the_scorer_and_does_not_depend_on_what_else_is_in_the_file(rrk, reranker):
     torch.set_num_threads(1)
-    out = ranked(rrk("rerank", "-m", str(reranker), input=encode(rows())))
+    out = ranked(rrk("rerank", "-m", str(reranker), input=encode(rows()), cold=True))
     scorer = Scorer.load(reranker)
     for p in range(3):
         own = rows()[4 * p : 4 * p + 4]

@@ -35,14 +35,14 @@ def lines(rows) -> bytes:
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
-def sample(rrk, model, *more, rows=PROBLEMS):
-    done = rrk("sample", "-m", str(model), *more, input=lines(rows))
+def sample(rrk, model, *more, rows=PROBLEMS, cold=False):
+    done = rrk("sample", "-m", str(model), *more, input=lines(rows), cold=cold)
     assert done.returncode == 0, done.stderr.decode()
     return [json.loads(line) for line in done.stdout.splitlines()], done.stderr.decode()
 
 
 def test_rows_have_their_fields_and_no_answers(rrk, model):
-    rows, said = sample(rrk, model, "-n", "3", "--max-tokens", "20", "--seed", "7")
+    rows, said = sample(rrk, model, "-n", "3", "--max-tokens", "20", "--seed", "7", cold=True)
     assert [(row["task_id"], row["completion_id"]) for row in rows] == [
         (f"t/{i}", j) for i in range(5) for j in range(3)
     ]
@@ -61,7 +61,7 @@ def test_rows_have_their_fields_and_no_answers(rrk, model):
 
 
 def test_shards_limits_and_how_many_at_once_change_no_byte(rrk, model):
-    rows, _ = sample(rrk, model, "-n", "3", "--max-tokens", "20")
+    rows, _ = sample(rrk, model, "-n", "3", "--max-tokens", "20", cold=True)
     parts = [
         sample(rrk, model, "-n", "3", "--max-tokens", "20", *more)[0] for more in (["--rows", "3"], ["--shard", "2/2"])
     ]

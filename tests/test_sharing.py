@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -14,7 +13,7 @@ pytest.importorskip("trl")
 
 from safetensors.torch import load_file  # noqa: E402
 
-from tests.conftest import ROOT, environment, launched, rrk_command  # noqa: E402
+from tests.conftest import ROOT, environment, launched  # noqa: E402
 from tests.test_processes import COMMANDS, given  # noqa: E402, F401
 
 PLAIN = {"sft": COMMANDS["sft"], "reranker": ["train-reranker", "pairs.jsonl", "--group", "2", "--save-every", "4"]}
@@ -28,7 +27,7 @@ def settings() -> dict[str, str]:
     return {"ACCELERATE_USE_FSDP": "true", **{name.upper(): value for name, value in found.items()}}
 
 
-def start(folder, out, stage, *more, shared=True) -> list[subprocess.Popen]:
+def start(warm, folder, out, stage, *more, shared=True) -> list[subprocess.Popen]:
     args = [
         *PLAIN[stage],
         "-m",
@@ -43,7 +42,7 @@ def start(folder, out, stage, *more, shared=True) -> list[subprocess.Popen]:
         "constant",
         *more,
     ]
-    command = [sys.executable, "-m", "tests.fsdp_on_cpu", *args] if shared else rrk_command(*args)
+    command = warm(*args, module="tests.fsdp_on_cpu" if shared else "rrk")
     return [
         subprocess.Popen(
             command,
@@ -71,10 +70,10 @@ def difference(one, other) -> float:
 
 
 @pytest.mark.parametrize("stage", ["sft", pytest.param("reranker", marks=pytest.mark.slow)])
-def test_shared_out_weights_learn_what_whole_ones_do(given, stage):  # noqa: F811
+def test_shared_out_weights_learn_what_whole_ones_do(given, warm, stage):  # noqa: F811
     """The folder holds whole weights, those of a run of one process but for the last bits."""
-    finish(start(given, f"{stage}-one", stage, "--steps", "6", shared=False))
-    finish(start(given, f"{stage}-two", stage, "--steps", "6"))
+    finish(start(warm, given, f"{stage}-one", stage, "--steps", "6", shared=False))
+    finish(start(warm, given, f"{stage}-two", stage, "--steps", "6"))
     assert (given / f"{stage}-two" / "rrk.json").exists()
     assert difference(given / f"{stage}-one", given / f"{stage}-two") < 1e-5
     if stage == "sft":
@@ -82,19 +81,19 @@ def test_shared_out_weights_learn_what_whole_ones_do(given, stage):  # noqa: F81
 
 
 @pytest.mark.slow
-def test_a_stopped_run_of_shared_weights_goes_on(given):  # noqa: F811
+def test_a_stopped_run_of_shared_weights_goes_on(given, warm):  # noqa: F811
     """TERM to one process saves a checkpoint of all parts; --resume ends in the bytes of a run that was not stopped."""
-    finish(start(given, "through", "sft", "--steps", "40"))
-    children = start(given, "stopped", "sft", "--steps", "40")
+    finish(start(warm, given, "through", "sft", "--steps", "40"))
+    children = start(warm, given, "stopped", "sft", "--steps", "40")
     while not list((given / "stopped").glob("checkpoints/checkpoint-*/trainer_state.json")):
         assert all(child.poll() is None for child in children)
         time.sleep(0.05)
     children[1].send_signal(signal.SIGTERM)
     finish(children, code=143)
-    finish(start(given, "stopped", "sft", "--steps", "40", "--resume"))
+    finish(start(warm, given, "stopped", "sft", "--steps", "40", "--resume"))
     assert difference(given / "through", given / "stopped") == 0
 
 
-def test_what_needs_whole_weights_is_refused_in_one_line(given):  # noqa: F811
-    said = finish(start(given, "lora", "sft", "--steps", "2", "--lora-r", "4"), code=2)
+def test_what_needs_whole_weights_is_refused_in_one_line(given, warm):  # noqa: F811
+    said = finish(start(warm, given, "lora", "sft", "--steps", "2", "--lora-r", "4"), code=2)
     assert "--lora-r needs whole weights in every process" in said[0]

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, environment
+from tests.conftest import ROOT, environment, rrk_command
 
 CONFIG = """
 [sample]
@@ -55,7 +56,7 @@ STAGES = (
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory) -> Path:
+def checkout(tmp_path_factory, warm) -> Path:
     """What `make iterate` needs of a checkout, and a small configuration."""
     if shutil.which("make") is None:
         pytest.skip("no make")
@@ -64,8 +65,10 @@ def checkout(tmp_path_factory) -> Path:
     shutil.copy(ROOT / "Makefile", folder)
     shutil.copytree(ROOT / "examples", folder / "examples")
     (folder / "small.toml").write_text(CONFIG)
-    (folder / "rrk").write_text(f'#!/bin/sh\nexec {sys.executable} -m rrk "$@"\n')
-    (folder / "rrk").chmod(0o755)
+    # Stages that load a model need not import it; what is interrupted is the real thing.
+    for name, command in (("rrk", warm()), ("cold", rrk_command())):
+        (folder / name).write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+        (folder / name).chmod(0o755)
     return folder
 
 
@@ -184,7 +187,7 @@ def test_interrupted_anywhere_and_called_again_it_ends_in_the_same_artifacts(che
     cuts = 0
     for _ in range(60):
         child = subprocess.Popen(
-            command(run, rounds=1), cwd=checkout, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            command(run, "RRK=./cold", rounds=1), cwd=checkout, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
         try:

@@ -115,7 +115,7 @@ def test_the_command_writes_the_manifest_last_and_says_when_there_is_nothing_to_
         "--batch-size",
         "2",
     )
-    done = rrk(*command)
+    done = rrk(*command, cold=True)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout == b""
     assert len(told(done.stderr)) == 1, "no library chatter"

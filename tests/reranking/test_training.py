@@ -222,7 +222,7 @@ def test_the_command_writes_a_whole_folder_with_figures_and_says_when_there_is_n
     pairs, held_out = write(tmp_path / "p.jsonl", models.pairs()), write(tmp_path / "d.jsonl", models.candidates())
     command = ["train-reranker", pairs, "-m", str(base / "qwen2"), "-o", "rr", "--dev", held_out, "--steps", "30"]
     command += ["--lr", "3e-3", "--check", pairs]
-    done = rrk(*command)
+    done = rrk(*command, cold=True)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout == b""
     about_head, summary = told(done.stderr)  # no library chatter
@@ -243,10 +243,10 @@ def test_the_command_writes_a_whole_folder_with_figures_and_says_when_there_is_n
     assert b"other parameters" in other.stderr
 
 
-def test_term_saves_exits_143_and_resume_finishes(base, tmp_path, rrk):
+def test_term_saves_exits_143_and_resume_finishes(base, tmp_path, rrk, warm):
     pairs = write(tmp_path / "p.jsonl", models.pairs())
     command = ["train-reranker", pairs, "-m", str(base / "qwen2"), "-o", "rr", "--steps", "3000", "--save-every", "5"]
-    child = subprocess.Popen(rrk_command(*command), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE)
+    child = subprocess.Popen(warm(*command), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE)
     deadline = time.monotonic() + 90
     while not list((tmp_path / "rr").glob("checkpoints/checkpoint-*/trainer_state.json")):
         assert child.poll() is None, child.stderr.read().decode()
