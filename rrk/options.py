@@ -85,6 +85,10 @@ NumGpus = Annotated[
         help="With --engine ray: GPUs a worker; each loads the model once. [default: 1 where the cluster has any]",
     ),
 ]
+Qlora = Annotated[
+    bool,
+    typer.Option("--qlora", help="With --lora-r: frozen weights in 4 bits (NF4; extra qlora), the result in float32."),
+]
 ReportTo = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(

@@ -57,6 +57,7 @@ def train_reranker(
     schedule: Annotated[str, typer.Option(help="linear, cosine (both to zero) or constant.")] = "linear",
     center: Annotated[float, typer.Option(min=0, help="Keeps scores around 0 (Eisenstein 2023: 0.01); 0: off.")] = 0.01,
     lora_r: Annotated[int, typer.Option(min=0, help="LoRA's rank, 0: train all weights. The result is merged.")] = 0,
+    qlora: shared.Qlora = False,
     keep_adapter: Annotated[bool, typer.Option("--keep-adapter", help="Save the LoRA adapter alone.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="bf16 autocast; weights stay float32.")] = False,
     gradient_checkpointing: Annotated[

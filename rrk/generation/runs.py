@@ -99,6 +99,13 @@ def adapters(rank: int, task: str, **more: Any) -> Any:
     return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type=task, **more)
 
 
+def check_adapters(rank: int, needing: Mapping[str, bool]) -> None:
+    """UsageError for an option that is given without LoRA and means nothing then."""
+    for option, given in needing.items():
+        if given and not rank:
+            raise UsageError(f"{option} needs --lora-r")
+
+
 def narrow(model: Any) -> None:
     """Frozen weights to bf16, in which autocast would read them anyway: half the memory, and no copy at every pass."""
     import torch
@@ -140,8 +147,11 @@ def check_sharing(trainer: Any, refused: Mapping[str, Any]) -> None:
 
 def hush() -> None:
     """No warnings of libraries about names that one of them still uses in another."""
+    import logging
     import warnings
 
+    # bitsandbytes, which PEFT imports where it is installed, misses an optional package of kernels on some CPUs.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl)\b")
 
 

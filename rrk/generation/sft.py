@@ -21,7 +21,7 @@ import torch
 
 from rrk import rows as fields
 from rrk.errors import RowError, RrkError, UsageError
-from rrk.generation import logprobs, memory, processes, reports, runs
+from rrk.generation import logprobs, memory, processes, quantised, reports, runs
 from rrk.generation.models import encode_prompt, load, training_attention
 
 
@@ -41,6 +41,7 @@ class SftOptions:
     warmup: float = 0.03
     schedule: str = "cosine"
     lora_r: int = 0
+    qlora: bool = False
     bf16: bool = False
     gradient_checkpointing: bool = False
     max_length: int = 2048
@@ -49,6 +50,9 @@ class SftOptions:
 
     def check(self) -> None:
         processes.split(self.batch_size, self.micro_batch)
+        runs.check_adapters(self.lora_r, {"--qlora": self.qlora})
+        if self.qlora:
+            quantised.check()
         if self.schedule not in ("linear", "constant", "cosine"):
             raise UsageError(f"--schedule {self.schedule}: choose linear, cosine or constant")
 
@@ -133,8 +137,12 @@ def train(
         raise RrkError(f"nothing to learn from: {dict(left) or 'no rows'}; rows need a completion that passed")
     weights = sum(p.numel() for p in model.parameters())
     lr = options.lr or runs.learning_rate(DEFAULT_LR, weights, bool(options.lora_r))
+    if options.qlora:
+        quantised.shrink(model, bf16=options.bf16)
     trainer = _trainer(model, tokenizer, data, options, lr, out, should_stop, on_step, note, report)
     runs.check_sharing(trainer, {"--lora-r": options.lora_r})
+    if options.qlora:
+        quantised.widen(trainer.model)
     if options.lora_r and options.bf16:
         runs.narrow(trainer.model)
     runs.claim(out, claimed)
@@ -152,7 +160,7 @@ def train(
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
         if options.lora_r:
-            model = runs.merged(model, lambda: fresh()[0])
+            model = runs.merged(model, lambda: quantised.rounded(fresh()[0]) if options.qlora else fresh()[0])
         model.save_pretrained(out, state_dict=gathered)
         tokenizer.save_pretrained(out)
     trainer.accelerator.wait_for_everyone()

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from rrk.errors import RrkError, UsageError
-from rrk.generation import memory, packing, processes, reports, runs
+from rrk.generation import memory, packing, processes, quantised, reports, runs
 from rrk.reranking import finishing, network, reading, record
 from rrk.reranking.finishing import Agreement, Dev, Result
 from rrk.reranking.pairs import Collator, cut, groups
@@ -55,6 +55,7 @@ class TrainingOptions:
     schedule: str = "linear"
     center: float = 0.01
     lora_r: int = 0
+    qlora: bool = False
     keep_adapter: bool = False
     bf16: bool = False
     gradient_checkpointing: bool = False
@@ -72,8 +73,13 @@ class TrainingOptions:
         processes.split(self.batch_size, self.micro_batch)
         if self.schedule not in ("linear", "constant", "cosine"):
             raise UsageError(f"--schedule {self.schedule}: choose linear, cosine or constant")
-        if self.keep_adapter and not self.lora_r:
-            raise UsageError("--keep-adapter needs --lora-r")
+        runs.check_adapters(self.lora_r, {"--keep-adapter": self.keep_adapter, "--qlora": self.qlora})
+        if self.qlora:
+            quantised.check()
+        if self.qlora and self.keep_adapter:
+            raise UsageError(
+                "--keep-adapter would lay the adapter over whole weights: with --qlora it has learnt 4-bit ones"
+            )
 
 
 # Largest rate that trained steadily: up to so many weights, this rate (tiny models measured here; the rest is common practice).
@@ -143,7 +149,11 @@ def train(
         note(f"{out}: trained, and its weights are saved; what was left to do is done now")
         history = finishing.History.read(checkpoint)
         return finishing.finish(out, rendering, scorer.device, dev, history, figures, note)[0]
+    if options.qlora:
+        quantised.shrink(model, [network.head(model)], options.bf16)
     trainer = _trainer(model, tokenizer, examples, scorer, options, lr, out, dev, should_stop, on_step, report)
+    if options.qlora:
+        quantised.widen(trainer.model)
     runs.check_sharing(trainer, {"--lora-r": options.lora_r, "--dev": dev is not None})
     reading.check(trainer, scorer, base)
     if options.lora_r and options.bf16:
@@ -154,7 +164,11 @@ def train(
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if processes.any_of(should_stop()) and trainer.state.global_step < trainer.state.max_steps:
         return None
-    fresh = lambda: network.load_base(base, options.seed, pooling=options.pooling)[0]  # noqa: E731
+
+    def fresh():
+        read = network.load_base(base, options.seed, pooling=options.pooling)[0]
+        return quantised.rounded(read, [network.head(read)]) if options.qlora else read
+
     return _finish(trainer, scorer, out, options, dev, figures, note, fresh)
 
 

@@ -2,6 +2,7 @@
 
 python -m tests.benchmarks.ppo_trl --trl-python VENV/bin/python --world DIR --sft DIR --reranker DIR -o DIR
     [--updates 20] [--every 5] [--seeds 0] [--trl-lr 2e-4] [--ref-temperature .7] [--test-samples 8]
+python -m tests.benchmarks.ppo_trl --rloo --ref-temperature 1 ...       # TRL's RLOOTrainer, of this environment (rloo_trl.py)
 
 VENV:  python3 -m venv VENV && VENV/bin/pip install torch 'trl==1.12.*'
 DIRs:  the tiny world (examples/tiny/world.py) and `make iterate`'s SFT model and first reranker.
@@ -107,7 +108,10 @@ def measure(folder: Path, held_out, samples: int, judge) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("trl-python", "world", "sft", "reranker", "output"):
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--trl-python", help="of TRL 1.12's environment: PPOTrainer")
+    which.add_argument("--rloo", action="store_true", help="RLOOTrainer of the TRL that is installed here")
+    for name in ("world", "sft", "reranker", "output"):
         parser.add_argument(*(["-o"] if name == "output" else []), f"--{name}", required=True)
     parser.add_argument("--updates", type=int, default=20)
     parser.add_argument("--every", type=int, default=5)
@@ -125,8 +129,9 @@ def main() -> None:
         "data": f"{args.world}/train.jsonl", "sft": args.sft, "reranker": args.reranker, "updates": args.updates,
         "every": args.every, "ref_temperature": args.ref_temperature,
     }  # fmt: skip
-    scale = deviation(common)
-    print(f"deviation of the SFT model's scores: {scale:.2f}")
+    if not args.rloo:
+        scale = deviation(common)
+        print(f"deviation of the SFT model's scores: {scale:.2f}")
     held_out = problems(Path(args.world) / "test.jsonl")
     environment = {
         **os.environ,
@@ -145,6 +150,9 @@ def main() -> None:
                 given = {**common, "out": str(out), "seed": seed}
                 if side == "rrk":
                     command = [sys.executable, "-m", "tests.benchmarks.ppo_trl", "--side", json.dumps(given)]
+                elif args.rloo:
+                    given["lr"] = args.trl_lr
+                    command = [sys.executable, "-m", "tests.benchmarks.rloo_trl", json.dumps(given)]
                 else:
                     given |= {
                         "batch": PROMPTS * SAMPLES, "minibatch": MINIBATCH, "forward": PROMPTS * SAMPLES, "bf16": True,

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from pathlib import Path
 
 import torch
 from datasets import Dataset
@@ -18,29 +16,9 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    TrainerCallback,
 )
 from trl.experimental.ppo import PPOConfig, PPOTrainer
-
-
-class Keep(TrainerCallback):
-    """Saves the policy every few updates, with the clock stopped."""
-
-    def __init__(self, given: dict):
-        self.given, self.spent, self.began = given, 0.0, 0.0
-
-    def on_train_begin(self, args, state, control, **more):
-        self.began = time.process_time()
-
-    def on_step_end(self, args, state, control, **more):
-        self.spent += time.process_time() - self.began
-        out = Path(self.given["out"])
-        with open(out / "times.jsonl", "a") as stream:
-            stream.write(json.dumps({"update": state.global_step, "cpu": self.spent}) + "\n")
-        if state.global_step % self.given["every"] == 0:
-            self.policy.save_pretrained(out / f"update-{state.global_step}")
-            self.tokenizer.save_pretrained(out / f"update-{state.global_step}")
-        self.began = time.process_time()
+from trl_clock import Keep  # of this folder: run as a script
 
 
 def main() -> None:

@@ -227,8 +227,10 @@ def test_twenty_thousand_codet_rows_with_a_node_killed_in_the_middle(cluster, rr
     ]
     for found in different:
         print(*found)
-    # What programs print is not always the same (HumanEval/53's tests draw numbers), nor which limit an endless loop hits first.
-    assert [found for found in different if found[1] not in ("stdout", "stderr", "reason")] == []
+    # Which of two limits an endless loop hits first depends on what else the machine does.
+    different = [found for found in different if found[1] != "reason" or {*found[2:]} != {"cpu", "wall"}]
+    # What programs print is not always the same: HumanEval/53's tests draw numbers.
+    assert [found for found in different if found[1] not in ("stdout", "stderr")] == []
     assert len(different) <= count // 1000
     print(f"{most / 2**20:.0f} MiB")
     assert most < 600 << 20

@@ -43,7 +43,7 @@ def make_model(folder: Path, kind: str = "qwen2", spread: float = 0.25, **more) 
         "num_key_value_heads": 2,
     }
     configs = {
-        "qwen2": lambda: Qwen2Config(**wide, tie_word_embeddings=True, **more),
+        "qwen2": lambda: Qwen2Config(**wide | {"tie_word_embeddings": True} | more),
         "llama": lambda: LlamaConfig(**wide, **more),
         "mistral": lambda: MistralConfig(**wide, sliding_window=16, **more),
         "gemma2": lambda: Gemma2Config(**wide, head_dim=8, sliding_window=16, query_pre_attn_scalar=8, **more),
