@@ -20,7 +20,7 @@ from pathlib import Path
 from rrk import jsonl
 from tests.conftest import environment, rrk_command
 
-BURN = "import time\nend = time.process_time() + {seconds}\nwhile time.process_time() < end:\n    pass\nx = {n}\n"
+BURN = "import time\nend = time.process_time() + {seconds}\nwhile time.process_time() < end:\n    pass\ndef f():\n    return {n}\n"
 
 
 def timed(folder: Path, *args: str) -> tuple[float, float, int]:
@@ -41,7 +41,9 @@ def timed(folder: Path, *args: str) -> tuple[float, float, int]:
 
 
 def execute(folder: Path, seconds: float, count: int) -> dict[str, list[str]]:
-    problems = [{"task_id": f"t/{n}", "prompt": "", "tests": f"assert x == {n}"} for n in range(count)]
+    problems = [
+        {"task_id": f"t/{n}", "prompt": "", "tests": f"assert f() == {n}", "entry_point": "f"} for n in range(count)
+    ]
     rows = [{"task_id": f"t/{n}", "completion": BURN.format(seconds=seconds, n=n)} for n in range(count)]
     jsonl.write(folder / "p.jsonl", problems)
     jsonl.write(folder / "c.jsonl", rows)
