@@ -14,7 +14,8 @@ distinct passing program is used as `chosen` before one is used twice.
 
 With `shares` (rows of `execute --all-tests`) programs are compared by the share of tests that held, which also teaches among
 programs that fail: AceCoder's rule (Zeng et al. 2025, section 3.2) keeps a pair whose shares differ by `BY` or more, the better
-at `BETTER` or above, the worse above 0; the difference is the pair's margin. Otherwise as with passing and failing.
+at `BETTER` or above, the worse above 0 (with `zero` also those at 0, which are often half of the failing ones); the difference is
+the pair's margin. Otherwise as with passing and failing.
 
 Left out, always: rows without a verdict (`passed: null`), second copies of the same program (whitespace and comments
 aside), and problems without both a passing and a failing program. Left out of hard negatives: programs that ran out of
@@ -52,7 +53,10 @@ _LINE_COMMENT = {
 
 @dataclass(frozen=True)
 class MiningOptions:
-    """`pairs` a problem at most; `hard_share` of them hard; `margin` written into every pair if given; `shares`: pairs and margins by pass_share."""
+    """`pairs` a problem at most; `hard_share` of them hard; `margin` written into every pair if given.
+
+    shares: pairs and margins by pass_share; zero: programs at 0 too.
+    """
 
     pairs: int = 16
     hard_share: float = 0.5
@@ -64,6 +68,7 @@ class MiningOptions:
     margin: float | None = None
     round: int | None = None
     shares: bool = False
+    zero: bool = False
 
     def __post_init__(self) -> None:
         if self.pairs < 1:
@@ -180,7 +185,7 @@ def mine(
 def _mine(
     candidates: Sequence[dict[str, Any]], language: str, options: MiningOptions, seed: int, count: Counter[str]
 ) -> list[dict[str, Any]]:
-    passing, failing = _distinct(candidates, language, count, options.shares)
+    passing, failing = _distinct(candidates, language, count, options)
     if not passing or not failing:
         count["all_failing" if failing else "all_passing" if passing else "nothing_judged"] += 1
         return []
@@ -209,7 +214,7 @@ def _mine(
 
 
 def _distinct(
-    candidates: Sequence[dict[str, Any]], language: str, count: Counter[str], shares: bool = False
+    candidates: Sequence[dict[str, Any]], language: str, count: Counter[str], options: MiningOptions
 ) -> tuple[list[_Candidate], list[_Candidate]]:
     """Passing and failing programs, each text once; by shares, those that may be the better and the worse of a pair."""
     sides: tuple[list[_Candidate], list[_Candidate]] = ([], [])
@@ -228,8 +233,8 @@ def _distinct(
         seen[key] = bool(verdict)
         identity = row.get("completion_id")
         score = row.get("score")
-        share = float(row["pass_share"] if shares else verdict)
-        if shares and share == 0:
+        share = float(row["pass_share"] if options.shares else verdict)
+        if options.shares and share == 0 and not options.zero:
             count["left_out_share_0"] += 1
             continue
         sides[0 if share >= BETTER else 1].append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections import Counter
+from dataclasses import replace as changed
 
 import pytest
 from hypothesis import given
@@ -281,6 +282,8 @@ def test_shares_also_teach_among_failing_programs():
     assert figures["problems_nothing_passed"] == 1
     assert mine(shared(0.9, 0.3), MiningOptions(hard_share=0)) == []
     assert mine(shared(0.7, 0.2), options) == []
+    zero = mine(shared(1, 0, 0.8), changed(options, zero=True))
+    assert {(p["chosen_share"], p["rejected_share"], p["margin"]) for p in zero} == {(1, 0, 1), (0.8, 0, 0.8)}
 
 
 def test_shares_that_were_not_counted_are_told(rrk):
@@ -289,6 +292,7 @@ def test_shares_that_were_not_counted_are_told(rrk):
     assert done.returncode == 3
     assert b"no field 'pass_share'; run `rrk execute --all-tests`" in done.stderr
     assert rrk("mine", "--margin", "shares", input=jsonl.dumps(row)).returncode == 2
+    assert rrk("mine", "--zero", input=jsonl.dumps(row)).returncode == 2
 
 
 @given(

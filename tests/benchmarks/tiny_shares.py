@@ -16,6 +16,7 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from rrk import jsonl
@@ -25,18 +26,28 @@ from rrk.evaluation.statistics import compare
 from tests.benchmarks.tiny_mixes import by_problem
 from tests.benchmarks.tiny_ppo import ROOT, Seed
 
-PASSED, SHARE, NO_MARGIN, BOTH = "passed or failed", "by share", "by share, no margin", "both, no margin"
+PASSED, SHARE, NO_MARGIN = "passed or failed", "by share", "by share, no margin"
+ZERO, ZERO_NO_MARGIN = "by share, share 0 too", "by share, share 0 too, no margin"
+BOTH = "passed or failed and by share, no margin"
 
 
 def ways(seed: Seed, verdicts: str) -> dict[str, list[str]]:
     """The files of pairs of each way."""
     passed = seed.rrk("passed.pairs.jsonl", "mine", verdicts, "--seed", str(seed.seed))
     share = seed.rrk("share.pairs.jsonl", "mine", verdicts, "--margin", "share", "--seed", str(seed.seed))
-    plain = seed.at / "plain.pairs.jsonl"
-    if not plain.exists():
-        lines = [json.dumps({k: v for k, v in row.items() if k != "margin"}) for row in jsonl.read([share])]
-        plain.write_text("\n".join(lines) + "\n")
-    return {PASSED: [passed], SHARE: [share], NO_MARGIN: [str(plain)], BOTH: [passed, str(plain)]}
+    zero = seed.rrk("zero.pairs.jsonl", "mine", verdicts, "--margin", "share", "--zero", "--seed", str(seed.seed))
+    # Without margins all programs of a group are compared, with them only those that stand in one pair.
+    plain = rewritten(share, seed.at / "plain.pairs.jsonl", lambda _: {"margin": None})
+    plain_zero = rewritten(zero, seed.at / "plain-zero.pairs.jsonl", lambda _: {"margin": None})
+    one = {PASSED: passed, SHARE: share, NO_MARGIN: plain, ZERO: zero, ZERO_NO_MARGIN: plain_zero}
+    return {**{way: [pairs] for way, pairs in one.items()}, BOTH: [passed, plain]}
+
+
+def rewritten(source: str, target: Path, changed: Callable[[dict], dict]) -> str:
+    """The rows with some fields changed, in a file of their own; its path."""
+    if not target.exists():
+        target.write_text("".join(json.dumps({**row, **changed(row)}) + "\n" for row in jsonl.read([source])))
+    return str(target)
 
 
 def ranked(number: int, run: str, train: int, sft_steps: int, steps: int) -> dict[str, list[list[dict]]]:
@@ -56,7 +67,7 @@ def ranked(number: int, run: str, train: int, sft_steps: int, steps: int) -> dic
         executed[name] = seed.rrk(f"{name}.verdicts.jsonl", "execute", drawn, "-p", problems, "--all-tests")
     found = {}
     for way, pairs in ways(seed, executed["train"]).items():
-        name = way.replace(", ", "-").replace(" ", "-")
+        name = way.replace(",", "").replace(" ", "-")
         told = ["-m", sft, "--steps", str(steps), *chosen]
         reranker = seed.rrk(name, "train-reranker", *pairs, *told)
         found[way] = by_problem(seed.rrk(f"{name}.test.jsonl", "rerank", executed["test"], "-m", reranker))
@@ -87,7 +98,7 @@ def main() -> None:
         first = [value for own in figures[PASSED] for value in own]
         for way, every in figures.items():
             means = [statistics.mean(v for v in own if v is not None) for own in every]
-            told = f"{what:14} {way:22} {' '.join(f'{m:.3f}' for m in means)}  mean {statistics.mean(means):.3f}"
+            told = f"{what:14} {way:41} {' '.join(f'{m:.3f}' for m in means)}  mean {statistics.mean(means):.3f}"
             if way != PASSED:
                 here = [value for own in every for value in own]
                 pairs = [(a, b) for a, b in zip(first, here, strict=True) if a is not None and b is not None]
