@@ -102,7 +102,7 @@ def mine(
     better at .8 or above, the worse above 0, .4 or more between them (AceCoder's rule); the difference is the pair's margin,
     which train-reranker uses. The summary says how many such pairs passed and failed alone would not have given. What no test
     held for is left out by that rule, and is often half of what fails: a reranker that has to tell such programs needs --zero
-    (on the tiny world AUC .64 without, .78 with it; .79 by passed and failed).
+    (on the tiny world AUC .64 without, .76 with it; .79 by passed and failed).
 
     \b
     Examples:
