@@ -306,9 +306,9 @@ def test_evidence_has_an_outcome_for_every_assert(worker):
 def test_a_program_that_never_ends_on_many_inputs_costs_little_and_keeps_what_it_passes(worker):
     program = "def f(x):\n    while x:\n        pass\n    return x\n"
     tests = [f"assert f({x}) == {x}" for x in range(1, 80)] + ["assert f(0) == 0"]
-    verdict = worker.evidence(Job("py", "", program, "", "f"), tests, 0.5)
+    verdict = worker.evidence(Job("py", "", program, "", "f"), tests, 0.2)
     assert verdict.evidence["passed"] == "0" * 79 + "1"
-    assert verdict.time < 5, "a limit for each would be 40 s"
+    assert verdict.time < 5, "a limit for each would be 16 s"
 
 
 def test_codet_candidates_agree_with_their_recorded_labels(worker, shared):
@@ -320,7 +320,7 @@ def test_codet_candidates_agree_with_their_recorded_labels(worker, shared):
     for row in rows:
         problem = problems[row["task_id"]]
         tests = f"{problem['test']}\n\ncheck({problem['entry_point']})\n"
-        verdict = judge(worker, row["completion"], tests, problem["prompt"], problem["entry_point"], timeout=5.0)
+        verdict = judge(worker, row["completion"], tests, problem["prompt"], problem["entry_point"], timeout=1.5)
         assert (verdict.passed, verdict.status != "Tampered") == (row["passed"], True), (row["task_id"], verdict)
 
 
