@@ -65,11 +65,14 @@ class Client:
     def get(self, path: str) -> dict[str, Any]:
         return self._ask(path, None, "")
 
-    def post(self, path: str, body: dict[str, Any], what: str = "") -> dict[str, Any]:
-        """The answer, a JSON object. Status: it refused `what`; RrkError: no answer could be had."""
-        return self._ask(path, json.dumps(body).encode(), what)
+    def post(self, path: str, body: dict[str, Any], what: str = "", vain: str = "") -> dict[str, Any]:
+        """The answer, a JSON object. Status: it refused `what`; RrkError: no answer could be had.
 
-    def _ask(self, path: str, data: bytes | None, what: str) -> dict[str, Any]:
+        vain: a word of refusals that trying again would not change, whatever their status.
+        """
+        return self._ask(path, json.dumps(body).encode(), what, vain)
+
+    def _ask(self, path: str, data: bytes | None, what: str, vain: str = "") -> dict[str, Any]:
         url = self.url + path
         pause = self._first_pause
         for left in reversed(range(self._tries)):
@@ -85,7 +88,7 @@ class Client:
             except urllib.error.HTTPError as error:
                 self._answered = True
                 said = _message(error)
-                if error.code not in AGAIN or not left:
+                if error.code not in AGAIN or not left or (vain and vain in said):
                     about = f" ({what})" if what else ""
                     raise Status(f"{url}: {error.code} {said}{about}", error.code) from None
                 wait, why = _retry_after(error.headers.get("Retry-After"), pause), f"{error.code} {said}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from rrk import seeds
 from rrk.errors import RrkError
-from rrk.generation.http import TRIES, Client, side_by_side
+from rrk.generation.http import TRIES, Client, Status, side_by_side
 from rrk.generation.tasks import Order, Sample, Task, Tasks
 
 
@@ -36,6 +36,7 @@ class Engine:
         self._path = "/chat/completions" if order.chat else "/completions"
         self._client = Client(base_url, key, timeout, notice, tries, first_pause)
         self._url = self._client.url + self._path
+        self._notice, self._logprobs = notice, True  # asked for, until the server says that it has none
 
     def __call__(self, tasks: Tasks) -> Iterator[tuple[Task, list[Sample]]]:
         try:
@@ -57,12 +58,12 @@ class Engine:
                 "top_p": order.top_p,
                 **({"top_k": order.top_k} if order.top_k else {}),
                 "max_tokens": order.max_tokens,
-                "logprobs": True if order.chat else 0,
+                **({"logprobs": True if order.chat else 0} if self._logprobs else {}),
                 "seed": seeds.derive(order.seed, task.task_id, len(made)) % (1 << 31),
             }
             if task.stop:
                 body["stop"] = list(task.stop)
-            answer = self._client.post(self._path, body, f"problem '{task.task_id}'")
+            answer = self._post(body, f"problem '{task.task_id}'")
             choices, used = answer.get("choices"), answer.get("usage")
             read = used.get("prompt_tokens") if isinstance(used, dict) else None
             read = read if type(read) is int else None
@@ -73,6 +74,18 @@ class Engine:
             drawn = [_read(choice, task.stop, self._url, order.chat) for choice in sorted(choices, key=_index)[:want]]
             made += [replace(sample, prompt_tokens=read) for sample in drawn]
         return made
+
+    def _post(self, body: dict[str, Any], what: str) -> dict[str, Any]:
+        """The answer; without log-probabilities where the server refuses them (llama.cpp's, unless told --logits_all)."""
+        try:
+            return self._client.post(self._path, body, what, vain="logprobs")
+        except Status as error:
+            if "logprobs" not in body or "logprobs" not in str(error):
+                raise
+            if self._logprobs:
+                self._notice(f"{error}; asking without: logprob and tokens will be null")
+            self._logprobs = False
+            return self._client.post(self._path, {k: v for k, v in body.items() if k != "logprobs"}, what)
 
 
 def _index(choice: dict[str, Any]) -> int:

@@ -171,6 +171,17 @@ def test_without_log_probabilities_there_are_none(serve):
     assert {(s.logprob, s.tokens) for s in samples} == {(None, None)}
 
 
+def test_a_server_that_refuses_log_probabilities_is_asked_without(serve):
+    """llama.cpp's says 500, which would be tried again for three minutes, a row at a time."""
+    refused = 500, {}, {"error": {"message": "logprobs is not supported for models created with logits_all=False"}}
+    server = serve(lambda n, body: refused if "logprobs" in body else choices(body, logprobs=None))
+    said: list[str] = []
+    made = ask(server, ROWS[:2], jobs=1, said=said)
+    assert {(s.logprob, s.tokens) for _, samples in made for s in samples} == {(None, None)}
+    assert ["logprobs" in body for body in server.seen] == [True, False, False]
+    assert [("asking without" in text) for text in said] == [True]
+
+
 def test_an_answer_that_is_none_is_an_error(serve):
     with pytest.raises(RrkError, match="without choices"):
         ask(serve(lambda n, body: (200, {}, {"choices": []})), ROWS[:1])
