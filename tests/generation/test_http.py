@@ -92,7 +92,7 @@ PASSING = {
     "no HTTP": (b"\x00\xff\x00\xff\r\n\r\n", "HTTP|BadStatusLine|status|[^a-z]"),
     "chunks that stop": (
         b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n{"choices": [',
-        "IncompleteRead|bytes|short|JSON",
+        "IncompleteRead|bytes|short|JSON|reset",
     ),
     "503 with a broken body": (answer(b"x", status="503 Busy", length=100), "503"),
 }
