@@ -28,6 +28,7 @@ def begin(out: Path, params: dict[str, Any], resume: bool) -> Path | None:
 
     Raises UsageError if the folder holds an unfinished run and resume is false, or one of other parameters.
     """
+    hush()  # before the libraries that have something to say are imported
     params = jsonl.loads(jsonl.dumps(params))
     before = out / RUN
     if before.exists():
