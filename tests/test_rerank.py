@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from rrk.reranking import record
-from rrk.reranking.methods import METHODS, rank
+from rrk.reranking.methods import METHODS
+from rrk.reranking.ranking import rank
 from rrk.reranking.render import Rendering
 from rrk.reranking.scorer import Scorer
 from tests.reranking import models

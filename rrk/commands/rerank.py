@@ -299,7 +299,7 @@ class _Work:
         return figures
 
     def __call__(self, items):
-        from rrk.reranking.methods import places
+        from rrk.reranking.ranking import places
 
         one_by_one = ((problem, self._scores(problem)) for problem in items)
         for problem, scores in self._scorer(items) if self._side_by_side else one_by_one:
@@ -308,7 +308,7 @@ class _Work:
             yield self._ranked(problem, scores)
 
     def _ranked(self, problem, scores):
-        from rrk.reranking.methods import rank
+        from rrk.reranking.ranking import rank
 
         out = rank(problem, scores, seed=self._seed, method=self._method)
         if self._least is not None:

@@ -12,7 +12,8 @@ from typing import Any
 from rrk import rows as fields
 from rrk.errors import RowError, RrkError
 from rrk.reranking import fusion
-from rrk.reranking.methods import METHODS, places
+from rrk.reranking.methods import METHODS
+from rrk.reranking.ranking import places
 
 Problem = list[dict[str, Any]]
 _EVIDENCE = ("mbr-exec", "codet", "b4")  # these leave whole groups of candidates equal

@@ -25,7 +25,7 @@ import numpy as np
 from rrk import __version__, jsonl, rows, seeds
 from rrk.errors import RrkError
 from rrk.reranking import evidence
-from rrk.reranking.methods import places
+from rrk.reranking.ranking import places
 
 Problem = Sequence[dict[str, Any]]
 FORMAT = 2

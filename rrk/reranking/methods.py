@@ -1,9 +1,8 @@
-"""The methods of `rrk rerank`: what each needs, its score, and how scores become ranks.
+"""The methods of `rrk rerank`: what each needs, and its score.
 
     method = METHODS["codet"]
     method.validate(row)                                 # RowError: the field that is missing, and where it comes from
-    scores = places(method_scores, other_scores)         # equal scores ordered by a second method
-    ranked = rank(problem, scores, seed=0)               # adds `score` and `rank`
+    scores = method.score(problem, seed)                 # ranking.py makes ranks of them
 
 Higher is better for all. Methods that need a model (`reward`, `likelihood`, `fused`) are given its scores by the caller.
 """
@@ -17,9 +16,8 @@ from typing import Any
 
 from rrk import rows as fields
 from rrk import seeds
-from rrk.errors import RowError
-from rrk.jsonl import NonFinite
 from rrk.reranking import evidence
+from rrk.reranking.ranking import identity
 
 Rows = Sequence[dict[str, Any]]
 
@@ -67,7 +65,7 @@ def _judged(row: dict[str, Any]) -> None:
 
 
 def _random(rows: Rows, seed: int) -> list[float]:
-    return [seeds.derive(seed, "random", fields.task_id(row), _identity(row, i)) / 2**63 for i, row in enumerate(rows)]
+    return [seeds.derive(seed, "random", fields.task_id(row), identity(row, i)) / 2**63 for i, row in enumerate(rows)]
 
 
 def _simple(score: Callable[[Rows], list[float]]) -> Callable[[Rows, int], list[float]]:
@@ -95,29 +93,3 @@ METHODS: dict[str, Method] = {
         "the verdict itself: the ceiling", _judged, lambda rows, seed: [float(r["passed"] is True) for r in rows]
     ),
 }
-
-
-def places(scores: Sequence[float], ties: Sequence[float]) -> list[float]:
-    """Each candidate's number of places from the bottom, by `scores` and, where those are equal, by `ties`."""
-    both = list(zip(scores, ties, strict=True))
-    place = {pair: float(i) for i, pair in enumerate(sorted(set(both)))}
-    return [place[pair] for pair in both]
-
-
-def rank(rows: Rows, scores: Sequence[float], *, seed: int, method: str = "") -> list[dict[str, Any]]:
-    """The rows of one problem with `score` and `rank` (1 = best). Equal scores are ordered by the seed, not by position."""
-    for row, score in zip(rows, scores, strict=True):
-        if math.isnan(score):
-            raise RowError(f"--method {method} gives no number for this row", fields.where(row))
-    task = fields.task_id(rows[0])
-    tie = [seeds.derive(seed, "tie", task, _identity(row, i)) for i, row in enumerate(rows)]
-    order = sorted(range(len(rows)), key=lambda i: (-scores[i], tie[i], i))
-    place = {index: position for position, index in enumerate(order, start=1)}
-    shown = [score if math.isfinite(score) else NonFinite(score) for score in scores]
-    return [{**row, "score": shown[i], "rank": place[i]} for i, row in enumerate(rows)]
-
-
-def _identity(row: dict[str, Any], position: int) -> int | str:
-    """What a tie is broken by: the candidate's own number, so that sorting the file differently changes nothing."""
-    own = row.get("completion_id")
-    return own if isinstance(own, (int, str)) and not isinstance(own, bool) else position

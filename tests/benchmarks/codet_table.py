@@ -20,7 +20,7 @@ from rrk import jsonl, rows
 from rrk.evaluation.estimators import ranked_pass_at_1
 from rrk.evaluation.statistics import bootstrap, compare
 from rrk.reranking import evidence, fusion
-from rrk.reranking.methods import places
+from rrk.reranking.ranking import places
 from tests.conftest import environment, rrk_command
 
 SEEDS = (0, 1, 2)
