@@ -185,7 +185,7 @@ def test_abstention_adds_confidence_and_drops_unsure_problems_from_the_top(rrk, 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--method", "best"], "choose one of reward, likelihood, logprob-sum"),
+        (["--method", "best"], "choose one of reward, likelihood, reviewer"),
         ([], "needs -m"),
         (["--method", "fused"], "needs -m"),
         (["--method", "likelihood"], "needs -m MODEL"),

@@ -20,7 +20,7 @@ def rerank(
             "--model",
             "-m",
             metavar="RERANKER",
-            help="reward: a folder of `rrk train-reranker`, a LoRA folder, or any one-label classifier; likelihood: any code model that generates; fused: a file of `rrk train-fusion`.",
+            help="reward: a folder of `rrk train-reranker`, a LoRA folder, or any one-label classifier; likelihood, reviewer: any code model that generates; fused: a file of `rrk train-fusion`.",
         ),
     ] = None,
     method: Annotated[str, typer.Option("--method", help="See above.")] = "reward",
@@ -97,6 +97,7 @@ def rerank(
     Methods, and the fields they need besides task_id and completion (or solution):
       reward        a trained reranker (-m); reads `prompt` and the program
       likelihood    mean log-probability a token under a code model (-m), whoever wrote the program; `prompt`
+      reviewer      ... and of the problem after the program (Zhang et al. 2022, arXiv 2211.16490): twice the reading
       logprob-sum   log-probability of the program (Chen et al. 2021, arXiv 2107.03374); `logprob`
       logprob-mean  ... a token (same paper); `logprob`, `tokens`
       majority      candidates with the same text (Wang et al. 2022, arXiv 2203.11171)
@@ -140,6 +141,7 @@ def rerank(
     models = {
         "reward": "DIR of `rrk train-reranker`",
         "likelihood": "MODEL, any that generates",
+        "reviewer": "MODEL, any that generates",
         "fused": "FILE of `rrk train-fusion`",
     }
     if method in models and model is None:
@@ -229,7 +231,7 @@ def rerank(
             note(text)
 
 
-_READ = ("reward", "likelihood")  # programs are read by a neural network
+_READ = ("reward", "likelihood", "reviewer")  # programs are read by a neural network
 
 
 class _Work:
@@ -266,14 +268,19 @@ class _Work:
             self._scorer = Served.load(str(model), *server, note=note or self.notes.append)
         elif method in _READ:
             from rrk.generation import threads
+            from rrk.reranking import reviewer
             from rrk.reranking.scorer import Scorer, question
 
-            how: Any = {"budget": budget, "note": note or self.notes.append, "likelihood": method == "likelihood"}
+            how: Any = {"budget": budget, "note": note or self.notes.append, "likelihood": method != "reward"}
             self._scorer = Scorer.load(str(model), device, dtype, **how)
             if fit_threads:
                 threads.fit(self._scorer.model)
             # One problem at a time: batches of several would make the last bits depend on where a run was cut.
-            self._scores = lambda problem: self._scorer.score(*question(problem))
+            self._scores = (
+                (lambda problem: reviewer.score(self._scorer, question(problem)))
+                if method == "reviewer"
+                else (lambda problem: self._scorer.score(*question(problem)))
+            )
         elif method == "fused":
             from rrk.reranking.fusion import Fusion
 
