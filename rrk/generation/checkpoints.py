@@ -50,8 +50,8 @@ class Checkpoint:
         return AutoConfig.from_pretrained(self.weights, **self._given)
 
     def architecture(self) -> str:
-        """The class that the weights were saved by, `?` where the config does not say."""
-        return ((self.config().architectures or []) + ["?"])[0]
+        """The class that the weights were saved by, for a message; a GGUF file does not say."""
+        return ((self.config().architectures or []) + ["this checkpoint"])[0]
 
     def tokenizer(self) -> Any:
         """Its own; an adapter that was saved without one has its base's."""
