@@ -15,7 +15,7 @@ import re
 
 from rrk.reranking.scorer import Question, Scorer
 
-WEIGHT = 0.5  # of the reviewer beside the coder; .25 to 2 differ little on MBPP (tests/benchmarks/README.md)
+WEIGHT = 0.5  # of the reviewer beside the coder. Looked at on 67 problems of HumanEval alone: .25 to 1 differed by .001 in AUC
 CUE = '\n\n\n# Docstring of the function above:\n"""'
 _BLOCK = re.compile(r'"""(.*?)"""|\'\'\'(.*?)\'\'\'|/\*+(.*?)\*+/|\(\*+(.*?)\*+\)', re.DOTALL)
 # `#include`, `#!/bin/bash` and `#lang` are code.
