@@ -1,7 +1,8 @@
 """`rrk` without its start: a process that has imported torch, transformers and TRL forks a child for each command.
 
-    with Warm(folder) as warm:
-        subprocess.run(warm.command("rrk", "sample", "p.jsonl", "-m", "model"))     # as `python -m rrk sample ...`
+    warm = Warm(folder, root, environment)
+    subprocess.run(warm.command("rrk", "sample", "p.jsonl", "-m", "model"))         # as `python -m rrk sample ...`
+    warm.close()
 
 Four seconds of imports are most of what a command on a tiny model costs. The command that is given stands for its child: same
 streams, folder, environment, signals and exit code. Only libraries are imported ahead, nothing of rrk's. What a library reads

@@ -276,11 +276,10 @@ class _Work:
             if fit_threads:
                 threads.fit(self._scorer.model)
             # One problem at a time: batches of several would make the last bits depend on where a run was cut.
-            self._scores = (
-                (lambda problem: reviewer.score(self._scorer, question(problem)))
-                if method == "reviewer"
-                else (lambda problem: self._scorer.score(*question(problem)))
-            )
+            if method == "reviewer":
+                self._scores = lambda problem: reviewer.score(self._scorer, question(problem))
+            else:
+                self._scores = lambda problem: self._scorer.score(*question(problem))
         elif method == "fused":
             from rrk.reranking.fusion import Fusion
 

@@ -41,6 +41,12 @@ argv = ["@awk@", "-f", "main.awk"]
 """
 
 
+def echo(folder, text):
+    """The language of a file `echo.toml` with this text."""
+    (folder / "echo.toml").write_text(text)
+    return toolchains.load("echo", [folder])
+
+
 @pytest.mark.parametrize("code", sorted(ALL))
 def test_every_file_declares_a_whole_language(code):
     toolchain = ALL[code]
@@ -88,9 +94,8 @@ def test_an_unknown_language_lists_the_known_ones():
 )
 def test_a_mistake_is_told_with_file_and_key(tmp_path, change, message):
     assert change[0] in MINE
-    (tmp_path / "echo.toml").write_text(MINE.replace(*change))
     with pytest.raises(RrkError, match=message):
-        toolchains.load("echo", [tmp_path])
+        echo(tmp_path, MINE.replace(*change))
 
 
 def test_a_mode_like_another_has_what_it_lacks_from_it_and_needs_what_it_needs(tmp_path):
@@ -108,8 +113,7 @@ needs = ["prepared"]
 unless = 'BEGIN'
 run = { argv = ["@awk@", "2"] }
 """
-    (tmp_path / "echo.toml").write_text(MINE + more)
-    plain, other, _ = toolchains.load("echo", [tmp_path]).modes
+    plain, other, _ = echo(tmp_path, MINE + more).modes
     assert other.compile == plain.compile
     assert other.run.argv == ("@awk@", "2") != plain.run.argv
     assert other.needs == ("/nowhere", "prepared")
@@ -123,8 +127,7 @@ name = "ours"
 when = 'BEGIN'
 unless = 'exit 7'
 """
-    (tmp_path / "echo.toml").write_text(MINE + more)
-    toolchain = toolchains.load("echo", [tmp_path])
+    toolchain = echo(tmp_path, MINE + more)
     tests = ["BEGIN { exit 1 }", "BEGIN { exit 7 }", "END { exit 1 }"]
     assert [recipes.assemble(toolchain, Job("awk", "", "", text)).mode.name for text in tests] == ["ours", "", ""]
 
@@ -138,11 +141,9 @@ files = ["end.c"]
 step = [{ argv = ["@awk@", "1"] }]
 keep = ["end.o"]
 """
-    (tmp_path / "echo.toml").write_text(MINE + more)
-    assert toolchains.load("echo", [tmp_path]).prepare.files == {"end.c": "write(@fd@)"}
-    (tmp_path / "echo.toml").write_text(MINE + more.replace('files = ["end.c"]', 'files = ["end"]'))
+    assert echo(tmp_path, MINE + more).prepare.files == {"end.c": "write(@fd@)"}
     with pytest.raises(RrkError, match=r"prepare\.files: there is no end in \[files\]"):
-        toolchains.load("echo", [tmp_path])
+        echo(tmp_path, MINE + more.replace('files = ["end.c"]', 'files = ["end"]'))
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path):
@@ -179,8 +180,7 @@ def test_a_user_s_file_replaces_ours_of_the_same_name(tmp_path):
 
 def test_a_missing_or_old_tool_is_named_and_gives_no_label(tmp_path):
     text = MINE.replace('find = ["mawk", "gawk", "awk"]', 'find = ["no-such-tool-at-all"]')
-    (tmp_path / "echo.toml").write_text(text)
-    toolchain = toolchains.load("echo", [tmp_path])
+    toolchain = echo(tmp_path, text)
     assert "no no-such-tool-at-all on PATH" in toolchain.missing()[0]
     with PlainBox() as box:
         verdict = recipes.judge(toolchain, Job("echo", "", "", ""), box)
@@ -192,8 +192,8 @@ def test_a_missing_or_old_tool_is_named_and_gives_no_label(tmp_path):
         version = ["-c", "echo version 1.2"]
         minimum = "1.10"
     """)
-    (tmp_path / "echo.toml").write_text(MINE.replace('find = ["mawk", "gawk", "awk"]', old))
-    assert "is version 1.2; 1.10 or newer is needed" in toolchains.load("echo", [tmp_path]).missing()[0]
+    found = echo(tmp_path, MINE.replace('find = ["mawk", "gawk", "awk"]', old))
+    assert "is version 1.2; 1.10 or newer is needed" in found.missing()[0]
 
 
 def test_the_digest_follows_the_file(tmp_path):

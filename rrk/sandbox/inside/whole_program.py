@@ -26,10 +26,8 @@ from rrk.sandbox.inside import randomness
 _exit, _write, _compile, _exec = os._exit, os.write, compile, exec
 _dumps, _loads = json.dumps, json.loads
 _NAMES: set[str] = set()  # those that the program's text has: one program a process
-_KINDS = (
-    types.BuiltinMethodType,
-    io.IOBase.__mro__[1],
-)  # of a stream's method, and of all streams, without the question to an ABC
+_METHOD = types.BuiltinMethodType  # a stream's write, for one
+_STREAM = io.IOBase.__mro__[1]  # what all streams are, without the question to an ABC
 DIGITS = 50_000  # of whole numbers as texts: LiveCodeBench's limit
 
 
@@ -183,11 +181,10 @@ def _end(status: int) -> NoReturn:
     # An interpreter takes its objects apart, and files write what they hold; no more is owed to the other objects. Only what the
     # program's text names is looked at: looking at all that a prelude has given would cost a forked child more than its program.
     space = getattr(sys.modules.get("__main__"), "__dict__", {})
-    method, stream_kind = _KINDS
     for value in (sys.__stdout__, *map(space.get, _NAMES)):
         try:
-            file: Any = value.__self__ if type(value) is method else value  # write = open(1, "w").write
-            if issubclass(type(file), stream_kind) and not file.closed:
+            file: Any = value.__self__ if type(value) is _METHOD else value  # write = open(1, "w").write
+            if issubclass(type(file), _STREAM) and not file.closed:
                 file.flush()
         except BaseException:
             pass

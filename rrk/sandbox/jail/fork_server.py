@@ -387,9 +387,7 @@ class ForkServer:
 
     def killed(self) -> bool:
         """Whether the kernel has killed for lack of memory since this was asked last."""
-        before = self.kills
-        if self.group:
-            self.kills = self.group.kills()
+        before, self.kills = self.kills, self.group.kills() if self.group else 0
         return self.kills > before
 
 
