@@ -103,6 +103,13 @@ PushToHub = Annotated[
         "--push-to-hub", metavar="OWNER/NAME", help="When done, upload the folder; a new repository is private."
     ),
 ]
+Bf16 = Annotated[
+    bool,
+    typer.Option(
+        "--bf16",
+        help="bf16 autocast; weights stay float32. A CPU that only emulates it computes in float32, and says so.",
+    ),
+]
 Folder = Annotated[
     str,
     typer.Option("--output", "-o", metavar="DIR", help="The folder to make; complete when it holds rrk.json."),

@@ -68,7 +68,7 @@ def train_ppo(
             "--fsdp", help="Share weights, gradients and Adam's states out among the processes (ZeRO-3, FSDP2)."
         ),
     ] = False,
-    bf16: Annotated[bool, typer.Option("--bf16", help="bf16 autocast; weights stay float32.")] = False,
+    bf16: shared.Bf16 = False,
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")
     ] = False,

@@ -59,7 +59,7 @@ def train_reranker(
     lora_r: Annotated[int, typer.Option(min=0, help="LoRA's rank, 0: train all weights. The result is merged.")] = 0,
     qlora: shared.Qlora = False,
     keep_adapter: Annotated[bool, typer.Option("--keep-adapter", help="Save the LoRA adapter alone.")] = False,
-    bf16: Annotated[bool, typer.Option("--bf16", help="bf16 autocast; weights stay float32.")] = False,
+    bf16: shared.Bf16 = False,
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")
     ] = False,

@@ -35,7 +35,7 @@ def train_sft(
     schedule: Annotated[str, typer.Option(help="cosine, linear (both to zero) or constant.")] = "cosine",
     lora_r: Annotated[int, typer.Option(min=0, help="LoRA's rank, 0: train all weights. The result is merged.")] = 0,
     qlora: shared.Qlora = False,
-    bf16: Annotated[bool, typer.Option("--bf16", help="bf16 autocast; weights stay float32.")] = False,
+    bf16: shared.Bf16 = False,
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")
     ] = False,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ import torch
 
 from rrk import rows as fields
 from rrk.errors import RowError, RrkError, UsageError
-from rrk.generation import logprobs, memory, processes, quantised, reports, runs
-from rrk.generation.models import encode_prompt, load, training_attention
+from rrk.generation import dtypes, logprobs, memory, processes, quantised, reports, runs
+from rrk.generation.models import encode_prompt, load, pick_device, training_attention
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,7 @@ def train(
     out = Path(out)
     claimed = {**asdict(options), **(params or {})}
     checkpoint = runs.begin(out, claimed, resume)
+    options = replace(options, bf16=dtypes.autocast(options.bf16, pick_device("auto"), note))
     fresh = lambda: load(base, "auto", "float32", training_attention())  # noqa: E731
     model, tokenizer = fresh()
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or options.max_length

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 
 from rrk import manifest, rows, seeds
 from rrk.errors import RrkError, Terminated, UsageError
-from rrk.generation import checkpoints, memory, processes, reports, runs
+from rrk.generation import checkpoints, dtypes, memory, processes, reports, runs
 from rrk.ppo import checkpoint, loss, sharding
 from rrk.ppo.learner import Learner
 from rrk.ppo.log import Clock, Log
@@ -105,7 +105,7 @@ class Trainer:
             raise UsageError("--fsdp needs several processes: start it with accelerate launch")
         random.seed(options.seed)
         torch.manual_seed(seeds.derive(options.seed, "ppo", "weights"))
-        o = options
+        o = self.options = replace(options, bf16=dtypes.autocast(options.bf16, self.device, note))
         network, self.tokenizer = Policy.load(
             policy,
             separate=o.value_head == "separate",

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +24,8 @@ from typing import Any
 import torch
 
 from rrk.errors import RrkError, UsageError
-from rrk.generation import memory, packing, processes, quantised, reports, runs
+from rrk.generation import dtypes, memory, packing, processes, quantised, reports, runs
+from rrk.generation.models import pick_device
 from rrk.reranking import finishing, network, reading, record
 from rrk.reranking.finishing import Agreement, Dev, Result
 from rrk.reranking.pairs import Collator, cut, groups
@@ -110,6 +111,7 @@ def train(
     out = Path(out)
     params = {**asdict(options), **(params or {})}
     checkpoint = runs.begin(out, params, resume)
+    options = replace(options, bf16=dtypes.autocast(options.bf16, pick_device("auto"), note))
     if out.exists() and Path(base).exists() and out.samefile(base):
         raise UsageError(f"-o {out} is the base itself; give another folder")
     saved = finishing.unfinished(out, checkpoint)

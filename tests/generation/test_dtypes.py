@@ -36,6 +36,17 @@ def test_a_gpu_takes_it_as_saved_and_a_named_format_is_taken_anywhere():
         dtypes.pick("int4", CPU, never)
 
 
+def test_training_computes_in_bfloat16_but_not_where_a_cpu_emulates_it(monkeypatch):
+    said = []
+    for native in (True, False):
+        monkeypatch.setattr(dtypes, "multiplies_bfloat16", lambda native=native: native)
+        assert dtypes.autocast(True, CPU, said.append) is native
+        assert dtypes.autocast(True, GPU, said.append)
+        assert not dtypes.autocast(False, CPU, said.append)
+    assert len(said) == 1
+    assert "float32" in said[0]
+
+
 def test_a_model_is_counted_before_it_is_loaded_and_loaded_so(tmp_path, monkeypatch):
     """And its rotary frequencies stay float32, which casting a loaded model would round."""
     folder = make_model(tmp_path / "m")

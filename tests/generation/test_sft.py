@@ -126,3 +126,20 @@ def test_the_command_writes_the_manifest_last_and_says_when_there_is_nothing_to_
     bad = rrk("train-sft", "bad.jsonl", "--unverified", "-m", str(base), "-o", "other")
     assert bad.returncode == 3
     assert "bad.jsonl:1:" in bad.stderr.decode()
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_cpu_without_bfloat16_trains_in_float32_and_says_so(base, tmp_path, monkeypatch, native):
+    monkeypatch.setattr("rrk.generation.dtypes.multiplies_bfloat16", lambda: native)
+    said: list[str] = []
+    sft.train(ROWS, base, tmp_path / "asked", options(bf16=True), note=said.append)
+    sft.train(ROWS, base, tmp_path / "plain", options())
+    same = weights(tmp_path / "asked") == weights(tmp_path / "plain")
+    assert (same, len(said)) == ((False, 0) if native else (True, 1))
+
+
+def test_a_run_that_was_stopped_goes_on_on_a_cpu_of_the_other_kind(base, tmp_path, monkeypatch):
+    for native, stop in ((True, True), (False, False)):
+        monkeypatch.setattr("rrk.generation.dtypes.multiplies_bfloat16", lambda native=native: native)
+        done = sft.train(ROWS, base, tmp_path, options(bf16=True), resume=not stop, should_stop=lambda stop=stop: stop)
+    assert done is not None

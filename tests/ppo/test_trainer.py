@@ -403,7 +403,8 @@ def test_epochs_end_early_when_the_policy_has_moved_too_far(sft, tmp_path):
     assert all(p.grad is None for p in run.learner.trained)
 
 
-def test_gradient_checkpointing_and_bf16_train(sft, tmp_path):
+def test_gradient_checkpointing_and_bf16_train(sft, tmp_path, monkeypatch):
+    monkeypatch.setattr("rrk.generation.dtypes.multiplies_bfloat16", lambda: True)
     for n, more in enumerate(
         ({"gradient_checkpointing": True}, {"bf16": True}, {"gradient_checkpointing": True, "lora_r": 2})
     ):
@@ -411,6 +412,13 @@ def test_gradient_checkpointing_and_bf16_train(sft, tmp_path):
     plain = tmp_path / "plain"
     train_ppo(PROBLEMS, sft, reward, plain, options(updates=2))
     assert rows(plain)[0]["first_loss"] == pytest.approx(rows(tmp_path / "0")[0]["first_loss"], abs=1e-6)
+
+
+def test_a_cpu_without_bfloat16_trains_in_float32(sft, tmp_path, monkeypatch):
+    monkeypatch.setattr("rrk.generation.dtypes.multiplies_bfloat16", lambda: False)
+    for name, asked in (("asked", True), ("plain", False)):
+        train_ppo(PROBLEMS, sft, reward, tmp_path / name, options(updates=1, bf16=asked))
+    assert rows(tmp_path / "asked")[0]["first_loss"] == rows(tmp_path / "plain")[0]["first_loss"]
 
 
 def test_token_budget_covers_all_and_never_exceeds_itself_but_for_a_single_row():

@@ -57,7 +57,8 @@ def test_programs_in_one_row_score_as_in_rows_of_their_own():
 
 
 @pytest.mark.parametrize("more", [{}, {"lora_r": 4}, {"lora_r": 4, "bf16": True}])
-def test_training_starts_from_the_generator_and_tells_right_from_wrong(tmp_path, more):
+def test_training_starts_from_the_generator_and_tells_right_from_wrong(tmp_path, more, monkeypatch):
+    monkeypatch.setattr("rrk.generation.dtypes.multiplies_bfloat16", lambda: True)
     base = models.save(tmp_path / "base", "qwen2")
     options = TrainingOptions(steps=40, batch_size=4, lr=3e-3, pooling="likelihood", **more)
     result = train(models.pairs(), base, tmp_path / "out", options)

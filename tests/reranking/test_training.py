@@ -118,7 +118,8 @@ def test_the_loss_is_bradley_terrys_with_margin_and_centring(base, tmp_path, mon
         ("qwen2", {"bf16": True}),
     ],
 )
-def test_what_was_trained_is_what_is_scored_and_it_has_learned(base, tmp_path, name, more):
+def test_what_was_trained_is_what_is_scored_and_it_has_learned(base, tmp_path, name, more, monkeypatch):
+    monkeypatch.setattr("rrk.generation.dtypes.multiplies_bfloat16", lambda: True)
     options = TrainingOptions(**{**FAST, "steps": 40, **more})
     result = train(models.pairs(), base / name, tmp_path / "out", options, dev=dev())
     assert result.figures["accuracy"] > 0.9
@@ -319,3 +320,11 @@ def test_options_that_contradict_are_refused_with_one_line(base, tmp_path, rrk, 
     assert said in done.stderr.decode()
     assert len(done.stderr.decode().splitlines()) == 1
     assert not (tmp_path / "rr" / "rrk_run.json").exists(), "a refused run must not ask for --resume"
+
+
+def test_a_cpu_without_bfloat16_trains_in_float32(base, tmp_path, monkeypatch):
+    monkeypatch.setattr("rrk.generation.dtypes.multiplies_bfloat16", lambda: False)
+    for name, asked in (("asked", True), ("plain", False)):
+        train(models.pairs(), base / "qwen2", tmp_path / name, TrainingOptions(**{**FAST, "steps": 2, "bf16": asked}))
+    found, wanted = weights(tmp_path / "asked"), weights(tmp_path / "plain")
+    assert all(torch.equal(found[name], weight) for name, weight in wanted.items())
