@@ -20,7 +20,7 @@ def rerank(
             "--model",
             "-m",
             metavar="RERANKER",
-            help="reward: a folder of `rrk train-reranker`, a LoRA folder, or any one-label classifier; likelihood, reviewer: any code model that generates; fused: a file of `rrk train-fusion`.",
+            help="reward: a folder of `rrk train-reranker`, a LoRA folder, any one-label classifier, or a public reward model (Skywork-Reward-V2, CodeScaler, AceCodeRM), asked by its chat template; likelihood, reviewer: any code model that generates; fused: a file of `rrk train-fusion`.",
         ),
     ] = None,
     method: Annotated[str, typer.Option("--method", help="See above.")] = "reward",

@@ -64,7 +64,10 @@ def train_reranker(
         bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")
     ] = False,
     template: Annotated[
-        str, typer.Option(help="plain (prompt, program), or the model's chat template: chat.")
+        str,
+        typer.Option(
+            help="plain (prompt, program), the model's chat template: chat, or that with the whole program, as public reward models read it: answer."
+        ),
     ] = "plain",
     language_tag: Annotated[
         bool, typer.Option("--language-tag", help="Write [py], [cpp], ... before the prompt.")

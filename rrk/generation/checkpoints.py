@@ -12,6 +12,7 @@ another shape, are an error that names them, unless the caller says which may be
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ from rrk.errors import RrkError
 ADAPTER = "adapter_config.json"
 CAUSAL, CLASSIFIER = "CAUSAL_LM", "SEQ_CLS"  # PEFT's task types
 _SHOWN = 3  # weights named in an error
+# AceCoder's reward models (Zeng et al. 2025, arXiv 2502.01718): a generator's trunk, its value head as the score.
+_VALUE_HEAD = re.compile(r"(ForCausalRM|AceCod(e|er)RM)$")
+_RENAMED = {r"^v_head\.summary\.": "score."}
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,7 @@ def causal(path: str | Path, **options: Any) -> tuple[Any, Any]:
         found = find(path)
         _refuse_task(found, CAUSAL, "a generator", "train-reranker made it? Then it goes to `rrk rerank -m`")
         architecture = found.architecture()
-        if "Classification" in architecture or "MaskedLM" in architecture:
+        if "Classification" in architecture or "MaskedLM" in architecture or _VALUE_HEAD.search(architecture):
             raise RrkError(f"{path}: {architecture} is no generator: it has no head that writes text")
         tokenizer = found.tokenizer()
         model, _ = found.model(AutoModelForCausalLM, **options)
@@ -169,7 +173,12 @@ def classifier(path: str | Path, **options: Any) -> tuple[Any, Any]:
         found = find(path)
         _refuse_task(found, CLASSIFIER, "a reranker", f"`rrk train-reranker -m {path}` gives it a score")
         architecture, labels = found.architecture(), found.config().num_labels
-        if not found.adapter:
+        kind: Any = AutoModelForSequenceClassification
+        if _VALUE_HEAD.search(architecture):
+            if callable(options.get("dtype")):
+                options["dtype"] = options["dtype"](found.config(), kind)
+            kind, options["key_mapping"] = _biased(kind, found.config()), _RENAMED
+        elif not found.adapter:
             if not architecture.endswith("ForSequenceClassification"):
                 raise RrkError(
                     f"{path}: {architecture} has no trained score; `rrk train-reranker -m {path}` gives it one"
@@ -177,7 +186,7 @@ def classifier(path: str | Path, **options: Any) -> tuple[Any, Any]:
             if labels != 1:
                 raise RrkError(f"{path}: gives {labels} labels, a reranker gives one score")
         remedy = f"`rrk train-reranker -m {path}` trains a score"
-        model, _ = found.model(AutoModelForSequenceClassification, remedy=remedy, num_labels=1, **options)
+        model, _ = found.model(kind, remedy=remedy, num_labels=1, **options)
         return model, found.tokenizer()
 
 
@@ -204,6 +213,15 @@ def to_classify(path: str | Path, **options: Any) -> tuple[Any, Any, list[str]]:
             return model.eval(), found.tokenizer(), sorted(set(model.state_dict()) - kept)
         if found.adapter:
             _refuse_task(found, CLASSIFIER, "a reranker", "merge it into its base first")
+        if _VALUE_HEAD.search(found.architecture()):
+            kind = _biased(AutoModelForSequenceClassification, found.config())
+            source, _ = found.model(kind, key_mapping=_RENAMED, num_labels=1, **options)
+            # A model remembers what its weights were called and would be saved so. The bias is one number for all programs.
+            model = AutoModelForSequenceClassification.from_config(source.config, **options)
+            model.load_state_dict(
+                {name: weight for name, weight in source.state_dict().items() if name != "score.bias"}
+            )
+            return model.eval(), found.tokenizer(), []
         model, new = found.model(
             AutoModelForSequenceClassification,
             may_be_new=(lambda *_: False) if found.adapter else outside,
@@ -211,6 +229,19 @@ def to_classify(path: str | Path, **options: Any) -> tuple[Any, Any, list[str]]:
             **options,
         )
         return model, found.tokenizer(), new
+
+
+def _biased(kind: Any, config: Any) -> Any:
+    """The architecture's sequence classifier, but for a score with a bias, as value heads have one."""
+    with torch.device("meta"):
+        plain: Any = type(kind.from_config(config))
+
+    class Biased(plain):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.score = nn.Linear(config.get_text_config().hidden_size, 1)
+
+    return Biased
 
 
 @contextmanager

@@ -11,6 +11,9 @@ reads the tokenizer's own sentence pair. Where the score is the program's likeli
 at a stop string did not end so), and `suffix` begins with the token before the program, from which its first one is predicted.
 Text never becomes a special token: a program cannot write its own EOS.
 
+Template `answer` is for reward models that others trained on conversations: the program whole (prompt and completion) is the
+answer, and the chat template stands to its end, on whose last token they read the score (Skywork-Reward, CodeScaler, AceCodeRM).
+
 A whole program (`completion_kind: full`, `solution`) that opens with its prompt is rendered as the continuation that it is;
 any other stands after a blank line.
 
@@ -28,7 +31,7 @@ from typing import Any
 from rrk import rows
 from rrk.errors import RrkError, UsageError
 
-TEMPLATES = ("plain", "chat")
+TEMPLATES = ("plain", "chat", "answer")
 POOLINGS = ("last", "cls", "mean", "likelihood")
 _PROMPT, _PROGRAM = "@@rrk:prompt@@", "@@rrk:program@@"
 
@@ -78,9 +81,15 @@ class Renderer:
         self.cuts: Counter[str] = Counter()
         self.type_ids = encoder and "token_type_ids" in tokenizer.model_input_names
         head, middle, tail = (
-            self._pair() if encoder else self._chat() if rendering.template == "chat" else self._plain()
+            self._pair() if encoder else self._plain() if rendering.template == "plain" else self._chat()
         )
         self._head, self._middle, self._tail = tuple(head), tuple(middle), tuple(tail)
+        self._trims = (
+            rendering.template == "answer"
+            and not encoder
+            and f"\n{_PROGRAM}\n" not in self._messages(_PROMPT, f"\n{_PROGRAM}\n")
+        )
+        self._answer = rendering.template == "answer" and not encoder
         self._blank = () if encoder else tuple(self._tokens(["\n\n"])[0])
 
     def render(
@@ -92,10 +101,13 @@ class Renderer:
         apart: list[bool] = []
         for program, stands_alone in zip(programs, flags, strict=True):
             opens = stands_alone and bool(prompt.strip()) and program.startswith(prompt)
-            texts.append(program[len(prompt) :] if opens else program)
+            if self._answer:
+                texts.append(self._trim(program if stands_alone else prompt + program))
+            else:
+                texts.append(program[len(prompt) :] if opens else program)
             apart.append(stands_alone and not opens and bool(prompt))
         tag = f"[{rows.language_code(language)}]\n" if self.rendering.language_tag and language else ""
-        opening, *bodies = self._tokens([tag + prompt, *texts])
+        opening, *bodies = self._tokens([self._trim(tag + prompt), *texts])
         return [self._fit(opening, body, gap) for body, gap in zip(bodies, apart, strict=True)]
 
     def _fit(self, prompt: list[int], program: list[int], apart: bool) -> Rendered:
@@ -114,6 +126,10 @@ class Renderer:
         eos = self._tail[-1:]
         prefix, before = (prefix[:-1], prefix[-1:]) if prefix else ((), eos)
         return Rendered(prefix, (*before, *(body or eos)), len(prefix) + 1, prompt_cut, program_cut)
+
+    def _trim(self, text: str) -> str:
+        """As the chat template would: some (Llama's) strip what they are given."""
+        return text.strip() if self._trims else text
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         # The tokenizers library refuses lone surrogates, which models do write.
@@ -147,16 +163,21 @@ class Renderer:
     def _chat(self) -> tuple[list[int], list[int], list[int]]:
         if not getattr(self.tokenizer, "chat_template", None):
             raise UsageError("the tokenizer has no chat template; use the plain template")
-        messages = [{"role": "user", "content": _PROMPT}, {"role": "assistant", "content": _PROGRAM}]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False)
+        text = self._messages(_PROMPT, _PROGRAM)
         if text.count(_PROMPT) != 1 or text.count(_PROGRAM) != 1:
             raise UsageError("the chat template changes what it is given; use the plain template")
         head, _, rest = text.partition(_PROMPT)
         middle, _, tail = rest.partition(_PROGRAM)
+        if self.rendering.template == "answer":
+            return self._special(head), self._special(middle), self._special(tail)
         end, eos = self._special(tail), self._eos()
         # Nothing may follow EOS: the score is read on it.
         end = end[: len(end) - end[::-1].index(eos)] if eos in end else [*end, eos]
         return self._special(head), self._special(middle), end
+
+    def _messages(self, asked: str, answer: str) -> str:
+        messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+        return self.tokenizer.apply_chat_template(messages, tokenize=False)
 
     def _pair(self) -> tuple[list[int], list[int], list[int]]:
         a, b = self._special("a"), self._special("b")

@@ -121,8 +121,8 @@ class Scorer:
             longest = min(network.longest(model, tokenizer) or 2048, 4096)
             return cls(model, tokenizer, Rendering(pooling="likelihood", max_length=longest), budget=budget, note=note)
         if found is None:
-            template = "chat" if getattr(tokenizer, "chat_template", None) else "plain"
             pooling = "cls" if network.is_encoder(model.config) else "last"
+            template = "answer" if pooling == "last" and getattr(tokenizer, "chat_template", None) else "plain"
             note(f"{path}: not trained by rrk; rendered with the {template} template")
             return cls(
                 model,
