@@ -84,6 +84,40 @@ def test_greedy_and_stop(rrk, model):
         assert "e" not in one["completion"]
 
 
+def test_top_k_narrows_what_is_drawn_and_one_is_greedy(rrk, model):
+    how = ["-n", "40", "--max-tokens", "1", "--temperature", "2"]
+    wide, _ = sample(rrk, model, *how)
+    narrow, _ = sample(rrk, model, *how, "--top-k", "3")
+    for task in {row["task_id"] for row in wide}:
+        drawn = [{row["completion"] for row in rows if row["task_id"] == task} for rows in (wide, narrow)]
+        assert len(drawn[0]) > 5
+        assert 1 < len(drawn[1]) <= 3
+    greedy, one = (
+        [row["completion"] for row in sample(rrk, model, "-n", "2", "--max-tokens", "20", *more)[0]]
+        for more in (["--temperature", "0"], ["--temperature", "1.5", "--top-k", "1"])
+    )
+    assert one == greedy
+
+
+def test_what_the_models_own_generation_config_asks_for_and_is_not_done_is_one_line(rrk, tmp_path):
+    folder = make_model(tmp_path / "m")
+    how = ["-n", "1", "--max-tokens", "20", "--temperature", "0"]
+    plain, said = sample(rrk, folder, *how)
+    assert "generation_config" not in said
+    path = folder / "generation_config.json"
+    own = {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "top_k": 20, "temperature": 0.6}
+    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    for more, named in (
+        ([], "top_k 20, repetition_penalty 1.3, no_repeat_ngram_size 2"),
+        (["--top-k", "20"], "repetition_penalty 1.3, no_repeat_ngram_size 2"),
+    ):
+        rows, said = sample(rrk, folder, *how, *more)
+        (line,) = [line for line in told(said) if "generation_config" in line]
+        assert f"asks for {named}: not used" in line
+        assert rows == plain, "a penalty would have changed them"
+    assert "generation_config" not in sample(rrk, folder, *how, "-q")[1]
+
+
 def test_asserts_for_evidence(rrk, model):
     rows, _ = sample(rrk, model, "-n", "4", "--for", "tests", "--max-tokens", "10")
     assert len(rows) == 5

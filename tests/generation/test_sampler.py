@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -95,23 +98,45 @@ def test_a_completion_does_not_depend_on_what_it_is_drawn_with(qwen):
     assert whole(PROMPTS[::-1], SEEDS[::-1]) == together[::-1]
 
 
-@pytest.mark.parametrize("top_p", [1.0, 0.6])
-def test_the_first_token_has_the_distribution_of_the_model(qwen, top_p):
+@pytest.mark.parametrize(("top_p", "top_k"), [(1.0, 0), (0.6, 0), (1.0, 5), (0.8, 9)])
+def test_the_first_token_has_the_distribution_of_the_model(qwen, top_p, top_k):
     model, tokenizer = qwen
     n, temperature = 4000, 0.5
-    (group,) = Sampler(model, tokenizer, temperature=temperature, top_p=top_p, max_tokens=1)(["def"], [range(n)])
+    how = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
+    (group,) = Sampler(model, tokenizer, **how, max_tokens=1)(["def"], [range(n)])
     with torch.no_grad():
-        p = (model(torch.tensor([group[0].prompt])).logits[0, -1].double() / temperature).softmax(-1)
-    if top_p < 1:
-        order = p.argsort(descending=True)
-        kept = order[: int((p[order].cumsum(-1) < top_p).sum()) + 1]
-        p = torch.zeros_like(p).index_put_((kept,), p[kept] / p[kept].sum())
+        logits = model(torch.tensor([group[0].prompt])).logits[0, -1].double() / temperature
+    order = logits.argsort(descending=True)[: top_k or len(logits)]
+    p = torch.zeros_like(logits).index_put_((order,), logits[order].softmax(-1))
+    kept = order[: int((p[order].cumsum(-1) < top_p).sum()) + 1]
+    p = torch.zeros_like(p).index_put_((kept,), p[kept] / p[kept].sum())
     counts = torch.bincount(torch.tensor([c.ids[0] for c in group]), minlength=len(p)).double()
     assert not counts[p == 0].any()
     often = p > 0.002
     deviation = (counts[often] - n * p[often]) / (n * p[often] * (1 - p[often])).sqrt()
     assert deviation.abs().max() < 4.5
     assert deviation.std() < 1.5
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_row_ends_at_each_eos_of_the_generation_config_and_its_text_before_it(tmp_path, exact):
+    """Chat models have several. The same numbers draw the same tokens, so a program is the old one, cut at the first of them."""
+    folder = make_model(tmp_path / "m")
+    how = {"max_tokens": 40, "exact": exact}
+    alone = [c for group in Sampler(*load(folder, "cpu"), **how)(PROMPTS, SEEDS) for c in group]
+    often = Counter(token for c in alone for token in c.ids if token > 1).most_common()
+    ends = {0, often[0][0], often[5][0]}
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": sorted(ends)}))
+    model, tokenizer = load(folder, "cpu")
+    several = [c for group in Sampler(model, tokenizer, **how)(PROMPTS, SEEDS) for c in group]
+    for before, now in zip(alone, several, strict=True):
+        at = next((n for n, token in enumerate(before.ids) if token in ends), None)
+        assert now.ids == (before.ids if at is None else before.ids[: at + 1])
+        assert now.finish == ("length" if at is None else "eos")
+        assert now.text == tokenizer.decode(before.ids[:at])
+    assert {c.ids[-1] for c in several if c.finish == "eos"} == ends
+    assert {c.finish for c in several} == {"eos", "length"}, "some must not meet one"
 
 
 def test_stop_strings_end_rows_and_are_cut_off(qwen):
