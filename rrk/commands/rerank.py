@@ -20,7 +20,7 @@ def rerank(
             "--model",
             "-m",
             metavar="RERANKER",
-            help="reward: a folder of `rrk train-reranker`, a LoRA folder, any one-label classifier, or a public reward model (Skywork-Reward-V2, CodeScaler, AceCodeRM), asked by its chat template; likelihood, reviewer: any code model that generates; fused: a file of `rrk train-fusion`.",
+            help="reward: a folder of `rrk train-reranker`, a LoRA folder, any one-label classifier, or a public reward model (Skywork-Reward-V2, CodeScaler, AceCodeRM), asked by its chat template; likelihood, reviewer: any code model that generates; judge: any instruct model; fused: a file of `rrk train-fusion`.",
         ),
     ] = None,
     method: Annotated[str, typer.Option("--method", help="See above.")] = "reward",
@@ -98,6 +98,7 @@ def rerank(
       reward        a trained reranker (-m); reads `prompt` and the program
       likelihood    mean log-probability a token under a code model (-m), whoever wrote the program; `prompt`
       reviewer      ... and of the problem after the program (Zhang et al. 2022, arXiv 2211.16490): twice the reading
+      judge         log p(Yes) - log p(No) of an instruct model (-m) that is asked whether the program is right; `prompt`
       logprob-sum   log-probability of the program (Chen et al. 2021, arXiv 2107.03374); `logprob`
       logprob-mean  ... a token (same paper); `logprob`, `tokens`
       majority      candidates with the same text (Wang et al. 2022, arXiv 2203.11171)
@@ -142,6 +143,7 @@ def rerank(
         "reward": "DIR of `rrk train-reranker`",
         "likelihood": "MODEL, any that generates",
         "reviewer": "MODEL, any that generates",
+        "judge": "MODEL, an instruct model",
         "fused": "FILE of `rrk train-fusion`",
     }
     if method in models and model is None:
@@ -231,7 +233,7 @@ def rerank(
             note(text)
 
 
-_READ = ("reward", "likelihood", "reviewer")  # programs are read by a neural network
+_READ = ("reward", "likelihood", "reviewer", "judge")  # programs are read by a neural network
 
 
 class _Work:
@@ -271,7 +273,8 @@ class _Work:
             from rrk.reranking import reviewer
             from rrk.reranking.scorer import Scorer, question
 
-            how: Any = {"budget": budget, "note": note or self.notes.append, "likelihood": method != "reward"}
+            zero_shot = {"reward": None, "judge": "judge"}.get(method, "likelihood")
+            how: Any = {"budget": budget, "note": note or self.notes.append, "zero_shot": zero_shot}
             self._scorer = Scorer.load(str(model), device, dtype, **how)
             if fit_threads:
                 threads.fit(self._scorer.model)

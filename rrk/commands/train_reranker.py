@@ -66,7 +66,7 @@ def train_reranker(
     template: Annotated[
         str,
         typer.Option(
-            help="plain (prompt, program), the model's chat template: chat, or that with the whole program, as public reward models read it: answer."
+            help="plain (prompt, program), the model's chat template: chat, or that with the whole program, as public reward models read it: answer; judge: the model is asked whether it is right, and the score begins as its own Yes against No."
         ),
     ] = "plain",
     language_tag: Annotated[

@@ -149,6 +149,18 @@ def find(path: str | Path) -> Checkpoint:
     return Checkpoint(path, base.weights, settings, base.gguf, base)
 
 
+def generates(path: str | Path) -> bool:
+    """Whether it was saved with a head that writes text."""
+    with reading(path):
+        found = find(path)
+        task = found.adapter and found.adapter.get("task_type")
+        return task == CAUSAL if task else not _writes_nothing(found.architecture())
+
+
+def _writes_nothing(architecture: str) -> bool:
+    return bool("Classification" in architecture or "MaskedLM" in architecture or _VALUE_HEAD.search(architecture))
+
+
 def causal(path: str | Path, **options: Any) -> tuple[Any, Any]:
     """(generator, tokenizer); options go to from_pretrained. RrkError for classifiers, encoders and incomplete weights."""
     from transformers import AutoModelForCausalLM
@@ -158,7 +170,7 @@ def causal(path: str | Path, **options: Any) -> tuple[Any, Any]:
         found = find(path)
         _refuse_task(found, CAUSAL, "a generator", "train-reranker made it? Then it goes to `rrk rerank -m`")
         architecture = found.architecture()
-        if "Classification" in architecture or "MaskedLM" in architecture or _VALUE_HEAD.search(architecture):
+        if _writes_nothing(architecture):
             raise RrkError(f"{path}: {architecture} is no generator: it has no head that writes text")
         tokenizer = found.tokenizer()
         model, _ = found.model(AutoModelForCausalLM, **options)

@@ -4,7 +4,7 @@
     method.validate(row)                                 # RowError: the field that is missing, and where it comes from
     scores = method.score(problem, seed)                 # ranking.py makes ranks of them
 
-Higher is better for all. Methods that need a model (`reward`, `likelihood`, `reviewer`, `fused`) are given its scores by the caller.
+Higher is better for all. Methods that need a model (`reward`, `likelihood`, `reviewer`, `judge`, `fused`) are given its scores by the caller.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ METHODS: dict[str, Method] = {
     "reward": Method("a trained reranker's logit; -m DIR (Bradley-Terry)", _pair, None),
     "likelihood": Method("mean log-probability a token under any code model; -m MODEL (Chen et al. 2021)", _pair, None),
     "reviewer": Method("... and of the problem after the program; -m MODEL (Zhang et al. 2022)", _pair, None),
+    "judge": Method("asked whether it is right: log p(Yes) - log p(No); -m MODEL, an instruct model", _pair, None),
     "logprob-sum": Method(
         "log-probability of the program (Chen et al. 2021)", _logprob, _simple(lambda rows: [_logprob(r) for r in rows])
     ),

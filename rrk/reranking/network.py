@@ -8,6 +8,9 @@ Pooling "likelihood" has no head of its own: the model is a generator, the score
 tokens. That is where a reranker that generates starts from (logprob-mean, Chen et al. 2021), and as a reward it is SimPO's
 (Meng et al. 2024, arXiv 2405.14734, equation 4).
 
+A judge is a classifier whose head is what its generator's head says of "Yes" against "No": two rows' difference, so that the
+score is log p(Yes) - log p(No), and training by pairs starts from what the model knows already, not from a head drawn anew.
+
 The head is kept in float32, whatever the trunk's dtype: bfloat16 has 8 bits, so that raw logits would tie. The last token is
 found by lengths, never by comparing ids with the pad token: with pad = eos the usual code reads the token before EOS.
 """
@@ -171,12 +174,17 @@ def pad_id(tokenizer: Any) -> int:
     return next((i for i in candidates if i is not None and i != eos), last if last != eos else 0)
 
 
-def load(path: str | Path, device: str = "auto", dtype: str = "auto", pooling: str | None = None) -> tuple[Any, Any]:
+def load(
+    path: str | Path, device: str = "auto", dtype: str = "auto", pooling: str | None = None, judge: bool = False
+) -> tuple[Any, Any]:
     """(classifier in eval mode, tokenizer) from a checkpoint or a LoRA folder; for likelihood a generator.
 
-    RrkError if it cannot give one score.
+    judge: from a generator, the classifier that its own "Yes" and "No" make. RrkError if it cannot give one score.
     """
     target = pick_device(device)
+    if judge:
+        model, tokenizer = _judging(*_generator(path, dtype=dtypes.picker(dtype, target)))
+        return model.to(target).eval(), tokenizer
     if pooling == "likelihood":
         model, tokenizer = _generator(path, dtype=dtypes.picker(dtype, target))
         return model.to(target).eval(), tokenizer
@@ -198,13 +206,41 @@ def _generator(path: str | Path, **options: Any) -> tuple[Any, Any]:
     return model, tokenizer
 
 
+def _judging(generator: Any, tokenizer: Any) -> tuple[Any, Any]:
+    """(classifier on the generator's trunk, tokenizer); RrkError where Yes and No begin with the same token."""
+    from transformers import AutoModelForSequenceClassification
+
+    yes, no = (tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in ("Yes", "No"))
+    if yes == no:
+        raise RrkError("the tokenizer begins Yes and No with the same token: this model cannot judge")
+    rows = generator.get_output_embeddings().weight.detach()
+    config = generator.config
+    config.num_labels = 1
+    config.get_text_config().pad_token_id = pad_id(tokenizer)
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(config)
+    if head(model) is None:
+        raise RrkError(f"{type(model).__name__} has no 'score' layer that rrk knows how to read")
+    setattr(model, model.base_model_prefix, getattr(generator, generator.base_model_prefix))
+    model.score = torch.nn.Linear(rows.shape[1], 1, bias=False, device=rows.device)
+    with torch.no_grad():
+        model.score.weight.copy_(rows[yes].float() - rows[no].float())
+    return model, tokenizer
+
+
 def load_base(
-    path: str | Path, seed: int = 0, note: Callable[[str], None] = lambda text: None, pooling: str | None = None
+    path: str | Path,
+    seed: int = 0,
+    note: Callable[[str], None] = lambda text: None,
+    pooling: str | None = None,
+    judge: bool = False,
 ) -> tuple[Any, Any]:
     """(classifier, tokenizer) to train, float32. A head that is missing, or has several labels, is drawn from `seed`.
 
-    This is the only place where weights may be new, and `note` is told which.
+    This is the only place where weights may be new, and `note` is told which. judge: of a generator, its own Yes and No instead.
     """
+    if judge and checkpoints.generates(path):
+        return _judging(*_generator(path, dtype=torch.float32, attn_implementation=training_attention()))
     if pooling == "likelihood":
         model, tokenizer = _generator(path, dtype=torch.float32, attn_implementation=training_attention())
         model.config.num_labels = 1  # TRL's RewardTrainer asks

@@ -14,6 +14,9 @@ Text never becomes a special token: a program cannot write its own EOS.
 Template `answer` is for reward models that others trained on conversations: the program whole (prompt and completion) is the
 answer, and the chat template stands to its end, on whose last token they read the score (Skywork-Reward, CodeScaler, AceCodeRM).
 
+Template `judge` asks an instruct model whether the whole program is right; the score is read where its answer would begin, from
+what the model's own head says of "Yes" and "No" (network.py).
+
 A whole program (`completion_kind: full`, `solution`) that opens with its prompt is rendered as the continuation that it is;
 any other stands after a blank line.
 
@@ -31,9 +34,10 @@ from typing import Any
 from rrk import rows
 from rrk.errors import RrkError, UsageError
 
-TEMPLATES = ("plain", "chat", "answer")
+TEMPLATES = ("plain", "chat", "answer", "judge")
 POOLINGS = ("last", "cls", "mean", "likelihood")
 _PROMPT, _PROGRAM = "@@rrk:prompt@@", "@@rrk:program@@"
+_JUDGE = f"Problem:\n{_PROMPT}\n\nProgram:\n```\n{_PROGRAM}\n```\n\nDoes the program solve the problem correctly? Answer Yes or No."
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Rendering:
             raise UsageError(f"template '{self.template}': choose one of {', '.join(TEMPLATES)}")
         if self.pooling not in POOLINGS:
             raise UsageError(f"pooling '{self.pooling}': choose one of {', '.join(POOLINGS)}")
+        if self.template == "judge" and self.pooling != "last":
+            raise UsageError("template 'judge' reads an answer's first token: pooling last, a decoder")
         if self.max_length < 8:
             raise UsageError(f"a length of {self.max_length} tokens leaves no room for a program")
 
@@ -80,16 +86,13 @@ class Renderer:
         self.tokenizer, self.rendering, self.encoder = tokenizer, rendering, encoder
         self.cuts: Counter[str] = Counter()
         self.type_ids = encoder and "token_type_ids" in tokenizer.model_input_names
+        self._answer = rendering.template == "answer" and not encoder
         head, middle, tail = (
             self._pair() if encoder else self._plain() if rendering.template == "plain" else self._chat()
         )
         self._head, self._middle, self._tail = tuple(head), tuple(middle), tuple(tail)
-        self._trims = (
-            rendering.template == "answer"
-            and not encoder
-            and f"\n{_PROGRAM}\n" not in self._messages(_PROMPT, f"\n{_PROGRAM}\n")
-        )
-        self._answer = rendering.template == "answer" and not encoder
+        spaced = f"\n{_PROGRAM}\n"
+        self._trims = self._answer and spaced not in self._messages(_PROMPT, spaced)
         self._blank = () if encoder else tuple(self._tokens(["\n\n"])[0])
 
     def render(
@@ -108,9 +111,13 @@ class Renderer:
             apart.append(stands_alone and not opens and bool(prompt))
         tag = f"[{rows.language_code(language)}]\n" if self.rendering.language_tag and language else ""
         opening, *bodies = self._tokens([self._trim(tag + prompt), *texts])
-        return [self._fit(opening, body, gap) for body, gap in zip(bodies, apart, strict=True)]
+        # The judge is asked about whole programs; what they repeat of the prompt is read once.
+        again = [opening if self.rendering.template == "judge" and not gap else [] for gap in apart]
+        return [self._fit(opening, body, gap, own) for body, gap, own in zip(bodies, apart, again, strict=True)]
 
-    def _fit(self, prompt: list[int], program: list[int], apart: bool) -> Rendered:
+    def _fit(self, prompt: list[int], body: list[int], apart: bool, again: list[int]) -> Rendered:
+        """`again`: what comes before the program's own text, and is the same for all."""
+        program = [*again, *body]
         middle = self._middle or (self._blank if apart else ())
         room = self.rendering.max_length - len(self._head) - len(middle) - len(self._tail)
         program_cut = max(0, len(program) - room)
@@ -118,8 +125,9 @@ class Renderer:
         self.cuts["programs"] += 1
         self.cuts["prompt_cut"] += prompt_cut > 0
         self.cuts["program_cut"] += program_cut > 0
-        prefix = (*self._head, *prompt[prompt_cut:], *middle)
-        body = program[program_cut:]
+        shared = 0 if program_cut else len(again)
+        prefix = (*self._head, *prompt[prompt_cut:], *middle, *program[:shared])
+        body = program[program_cut + shared :]
         if self.rendering.pooling != "likelihood":
             return Rendered(prefix, (*body, *self._tail), len(prefix), prompt_cut, program_cut)
         # Behind nothing a program is predicted from EOS, by which documents are set apart; an empty one is EOS itself.
@@ -163,21 +171,23 @@ class Renderer:
     def _chat(self) -> tuple[list[int], list[int], list[int]]:
         if not getattr(self.tokenizer, "chat_template", None):
             raise UsageError("the tokenizer has no chat template; use the plain template")
-        text = self._messages(_PROMPT, _PROGRAM)
+        judged = self.rendering.template == "judge"
+        text = self._messages(_JUDGE) if judged else self._messages(_PROMPT, _PROGRAM)
         if text.count(_PROMPT) != 1 or text.count(_PROGRAM) != 1:
             raise UsageError("the chat template changes what it is given; use the plain template")
         head, _, rest = text.partition(_PROMPT)
         middle, _, tail = rest.partition(_PROGRAM)
-        if self.rendering.template == "answer":
+        if judged or self._answer:
             return self._special(head), self._special(middle), self._special(tail)
         end, eos = self._special(tail), self._eos()
         # Nothing may follow EOS: the score is read on it.
         end = end[: len(end) - end[::-1].index(eos)] if eos in end else [*end, eos]
         return self._special(head), self._special(middle), end
 
-    def _messages(self, asked: str, answer: str) -> str:
-        messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
-        return self.tokenizer.apply_chat_template(messages, tokenize=False)
+    def _messages(self, *said: str) -> str:
+        """The user's words, and the model's answer or the place where it would begin."""
+        messages = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), said, strict=False)]
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=len(said) == 1)
 
     def _pair(self) -> tuple[list[int], list[int], list[int]]:
         a, b = self._special("a"), self._special("b")

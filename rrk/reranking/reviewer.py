@@ -1,6 +1,6 @@
 """Coder and reviewer: how likely the program is after its problem, and the problem after its program.
 
-    scores = reviewer.score(scorer, question(rows))      # scorer: Scorer.load(MODEL, likelihood=True)
+    scores = reviewer.score(scorer, question(rows))      # scorer: Scorer.load(MODEL, zero_shot="likelihood")
     rest, statement = reviewer.parted('def f(x):\\n    \"\"\" Double x. \"\"\"\\n')
 
 A program that is likely under the model but does something else (a usual one, a short one) makes its problem unlikely. Both

@@ -97,11 +97,12 @@ class Scorer:
         *,
         budget: int | None = None,
         note: Note = lambda text: None,
-        likelihood: bool = False,
+        zero_shot: str | None = None,
     ) -> Scorer:
         """Load and check. A classifier that rrk did not train is rendered by its chat template, if it has one.
 
-        likelihood: a generator, untrained as a reranker or trained so, whose mean log-probability is the score.
+        zero_shot: a generator that gives the score untrained: its "likelihood" of the program (which may be a reranker trained
+        so), or as a "judge" that is asked.
 
         Raises RrkError where the checkpoint cannot be read, gives no single score, or gives other scores than when it was saved.
         """
@@ -113,13 +114,15 @@ class Scorer:
                 f"{path}: `rrk train-reranker` worked here and did not end: {record.NAME}, which says how programs are read, "
                 "is missing; give the same command again with --resume"
             )
-        if likelihood and found and found.rendering.pooling != "likelihood":
-            raise UsageError(f"{path}: a trained reranker without a generator's head; leave out --method likelihood")
-        pooling = "likelihood" if likelihood else found.rendering.pooling if found else None
-        model, tokenizer = network.load(path, device, dtype, pooling)
-        if likelihood and found is None:
-            longest = min(network.longest(model, tokenizer) or 2048, 4096)
-            return cls(model, tokenizer, Rendering(pooling="likelihood", max_length=longest), budget=budget, note=note)
+        if zero_shot and found and found.rendering.pooling != zero_shot:
+            raise UsageError(f"{path}: a trained reranker without a generator's head; leave out --method {zero_shot}")
+        pooling = "likelihood" if zero_shot == "likelihood" else found.rendering.pooling if found else None
+        model, tokenizer = network.load(path, device, dtype, pooling, judge=zero_shot == "judge")
+        longest = min(network.longest(model, tokenizer) or 2048, 4096)
+        if zero_shot and found is None:
+            as_judge = Rendering("judge", max_length=longest)
+            rendering = as_judge if zero_shot == "judge" else Rendering(pooling="likelihood", max_length=longest)
+            return cls(model, tokenizer, rendering, budget=budget, note=note)
         if found is None:
             pooling = "cls" if network.is_encoder(model.config) else "last"
             template = "answer" if pooling == "last" and getattr(tokenizer, "chat_template", None) else "plain"
@@ -127,7 +130,7 @@ class Scorer:
             return cls(
                 model,
                 tokenizer,
-                Rendering(template, pooling=pooling, max_length=min(network.longest(model, tokenizer) or 2048, 4096)),
+                Rendering(template, pooling=pooling, max_length=longest),
                 budget=budget,
                 note=note,
             )

@@ -121,7 +121,7 @@ def train(
     model, tokenizer = (
         network.load(out, "auto", "float32", options.pooling)
         if saved
-        else network.load_base(base, options.seed, drawn.append, options.pooling)
+        else network.load_base(base, options.seed, drawn.append, options.pooling, options.template == "judge")
     )
     encoder = network.is_encoder(model.config)
     rendering = Rendering(

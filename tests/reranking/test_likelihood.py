@@ -69,7 +69,7 @@ def test_training_starts_from_the_generator_and_tells_right_from_wrong(tmp_path,
         assert scorer.score(problem["prompt"], [problem["completion"]])[0] < 0
     right, wrong = scorer.score("def f200(x):\n", ["    return x + 201\n", "    return x - 201\n"])
     assert right > wrong
-    start = Scorer.load(base, dtype="float32", likelihood=True)
+    start = Scorer.load(base, dtype="float32", zero_shot="likelihood")
     still = train(models.pairs(), base, tmp_path / "still", TrainingOptions(steps=1, lr=1e-12, pooling="likelihood"))
     assert still is not None
     same = Scorer.load(tmp_path / "still", dtype="float32")
@@ -87,4 +87,4 @@ def test_the_command_takes_any_generator_and_no_classifier(tmp_path, rrk):
         assert row["score"] == pytest.approx(slowly(model, tokenizer, row["prompt"], row["completion"]), abs=1e-4)
     train(models.pairs(), base, tmp_path / "rr", TrainingOptions(steps=1, lr=1e-6))
     with pytest.raises(UsageError, match="leave out --method likelihood"):
-        Scorer.load(tmp_path / "rr", likelihood=True)
+        Scorer.load(tmp_path / "rr", zero_shot="likelihood")

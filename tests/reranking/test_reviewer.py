@@ -58,7 +58,7 @@ def test_the_command_ranks_with_any_generator(tmp_path, rrk):
     rows = "".join(json.dumps(row) + "\n" for row in models.candidates()).encode()
     done = rrk("rerank", "--method", "reviewer", "-m", str(base), "--dtype", "float32", input=rows)
     assert done.returncode == 0, done.stderr.decode()
-    scorer = Scorer.load(base, dtype="float32", likelihood=True)
+    scorer = Scorer.load(base, dtype="float32", zero_shot="likelihood")
     for line in done.stdout.splitlines():
         row = json.loads(line)
         own = Question(row["prompt"], [row["completion"]], row.get("language"))
