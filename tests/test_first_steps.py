@@ -8,9 +8,12 @@ import shutil
 import socket
 import subprocess
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from rrk import model_names
 from rrk.errors import UsageError
@@ -153,6 +156,20 @@ def test_the_loop_of_pipes_finds_the_venv_that_make_made_or_says_what_to_do(chec
     done = run(checkout, "bash", "examples/loop.sh", PATH=bare)
     assert done.stdout == "python examples/tiny/world.py\n"
     assert "train-sft runs/loop/data/sft.jsonl" in done.stderr
+
+
+def test_every_package_that_is_asked_for_is_pinned_once_and_the_pin_will_do():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = declared["project"]["optional-dependencies"]
+    texts = declared["project"]["dependencies"] + declared["build-system"]["requires"] + sum(extras.values(), [])
+    wanted = [Requirement(text) for text in texts]
+    assert {extra for one in wanted if one.name == "rrk" for extra in one.extras} <= set(extras)
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    assert len(pins) == len(lines)
+    for one in wanted:
+        if one.name != "rrk":
+            assert one.specifier.contains(pins[canonicalize_name(one.name)]), one
 
 
 def test_make_says_how_rrk_gets_on_the_path(checkout):
