@@ -4,7 +4,7 @@
     stage.run("execute", inputs, io, params=params, work=work)
 
 A node gets one worker with its cores (or, with `gpus`, one for each so many GPUs): an actor that makes the work and keeps it
-running over all batches that it is given, so that lanes stay warm and a model is loaded once. Batches are of about a second's
+running over all batches that it is given, so that processes stay warm and a model is loaded once. Batches are of about a second's
 work and end with a problem where they can; a few are on their way to each worker and no more, so memory stays flat, here and
 there. A batch whose worker or node dies is given to another one; a node that comes later gets a worker, too. A node on which
 the work cannot be made (no jail, no memory for the model) is left out, and said so; where none is left its error is raised.

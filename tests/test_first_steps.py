@@ -161,8 +161,8 @@ def test_the_loop_of_pipes_finds_the_venv_that_make_made_or_says_what_to_do(chec
 def test_every_package_that_is_asked_for_is_pinned_once_and_the_pin_will_do():
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = declared["project"]["optional-dependencies"]
-    texts = declared["project"]["dependencies"] + declared["build-system"]["requires"] + sum(extras.values(), [])
-    wanted = [Requirement(text) for text in texts]
+    always = [declared["project"]["dependencies"], declared["build-system"]["requires"]]
+    wanted = [Requirement(text) for texts in (*always, *extras.values()) for text in texts]
     assert {extra for one in wanted if one.name == "rrk" for extra in one.extras} <= set(extras)
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
