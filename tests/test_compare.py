@@ -83,3 +83,46 @@ def test_equal_scores_share_the_choice():
     assert choices.values(problems, None, 0)["majority"] == [1.0]
     same = [[row | {"score": 0.0} for row in problems[0]]]
     assert choices.values(same, None, 0)["reward (score)"] == [0.4]
+
+
+def test_a_named_file_is_one_more_line_by_its_own_scores_or_by_one_sample(rrk, tmp_path):
+    right = [row | {"score": -row["score"]} for row in rows()]
+    jsonl.write(tmp_path / "wrong-way.jsonl", right)
+    large = [{k: v for k, v in row.items() if k != "score"} | {"model": "large", "passed": True} for row in rows()]
+    jsonl.write(tmp_path / "large.jsonl", large[:75])  # 15 of the 20 problems
+    done = compare(rrk, tmp_path, rows(), "wrong way=wrong-way.jsonl", "1.5B=large.jsonl", "--json")
+    found = json.loads(done.stdout)
+    assert found["problems"] == 15
+    assert "5 of 20 problems are left out" in done.stderr.decode()
+    assert {name: found["methods"][name]["mean"] for name in ("wrong way", "1.5B", "reward (score)", "random")} == {
+        "wrong way": 0.0, "1.5B": 1.0, "reward (score)": 1.0, "random": pytest.approx(0.4),
+    }  # fmt: skip
+    assert found["methods"]["wrong way"]["against"]["p"] < 0.05
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["a=rows.jsonl"], "without a name"),
+        (["rows.jsonl", "a=rows.jsonl", "a=rows.jsonl"], "the same name"),
+        (["rows.jsonl", "ngram=rows.jsonl"], "a method is called so"),
+        (["rows.jsonl", "a=other.jsonl"], "no problem of rows.jsonl"),
+    ],
+)
+def test_named_files_that_make_no_line_are_refused(rrk, tmp_path, args, said):
+    jsonl.write(tmp_path / "rows.jsonl", rows(2))
+    jsonl.write(tmp_path / "other.jsonl", [row | {"task_id": "else/1"} for row in rows(1)])
+    done = rrk("compare", *args)
+    assert (done.returncode, said in done.stderr.decode()) == (2, True), done.stderr.decode()
+
+
+def test_languages_have_a_column_each_and_the_figure_is_their_mean(rrk, tmp_path):
+    other = [row | {"language": "cpp", "passed": row["completion_id"] == 4} for row in rows(10)]
+    given = [row | {"language": "py"} for row in rows(20)] + other
+    found = json.loads(compare(rrk, tmp_path, given, "--json").stdout)["methods"]["random"]
+    assert found["languages"] == {"py": pytest.approx(0.4), "cpp": pytest.approx(0.2)}
+    assert found["mean"] == pytest.approx(0.3)
+    lines = compare(rrk, tmp_path, given).stdout.decode().splitlines()
+    assert lines[1].split()[:3] == ["method", "py", "cpp"]
+    assert next(line.split()[1:3] for line in lines if line.startswith("random")) == [".400", ".200"]
+    assert "py" not in compare(rrk, tmp_path, rows()).stdout.decode().splitlines()[1].split()

@@ -41,9 +41,13 @@ def compare(
     `reward`). `fused` is cross-fitted by problem and needs scikit-learn. Figures: how often the best-ranked candidate
     passes, with 95 % intervals over base problems; the difference to the best method is paired. Rows may stand in any order.
 
+    NAME=FILE is one more line: what that file's rows choose by their `score`, or one sample where they have none, be it of another
+    model. Rows of several languages have a column each; the figure is the mean over languages.
+
     \b
     Examples:
       rrk compare verdicts.jsonl
+      rrk compare verdicts.jsonl judge=judged.jsonl 'reranker 1'=scored.jsonl 1.5B=large.jsonl
       rrk compare scored.jsonl --plot compare.svg
       rrk compare evidence.jsonl --json | jq -r .advice
     """
@@ -52,11 +56,17 @@ def compare(
 
     from rrk import jsonl, terminal
     from rrk.evaluation import compare as comparing
-    from rrk.evaluation import contamination, formats, plots
+    from rrk.evaluation import contamination, formats, ledger, plots
     from rrk.items import Unsorted
     from rrk.reranking import choices
 
-    given = list(inputs or [jsonl.STDIN])
+    pairs = [ledger.split(spec) for spec in inputs or [jsonl.STDIN]]
+    others = {name: path for name, path in pairs if name}
+    given = [path for name, path in pairs if not name]
+    if not given:
+        raise UsageError("give the candidates to choose from as well, without a name; NAME=FILE is one more line")
+    if len(others) + len(given) < len(pairs):
+        raise UsageError("two of NAME=FILE have the same name")
     if jsonl.STDIN in given and sys.stdin.isatty():
         raise UsageError("no input: give a file, or pipe rows in (see rrk compare --help)")
     if format not in formats.FORMATS:
@@ -74,12 +84,34 @@ def compare(
         if not quiet:
             print(f"rrk compare: {text}", file=sys.stderr, flush=True)
 
-    generators = dict.fromkeys(str(row["model"]) for problem in problems for row in problem if row.get("model"))
-    seen = contamination.seen(choices.clusters(problems), contamination.history(given, generators).models)
+    chosen: dict[str, list[Any]] = {}
+    read = list(problems)
+    for name, path in others.items():
+        named: Any = Unsorted([path], "problem", validate=choices.validate)
+        theirs = list(named)
+        if named.error is not None:
+            raise named.error
+        read += theirs
+        chosen[name] = choices.named(problems, theirs)
+    kept = [i for i in range(len(problems)) if all(own[i] is not None for own in chosen.values())]
+    if len(kept) < len(problems):
+        say(
+            f"{len(problems) - len(kept)} of {len(problems)} problems are left out: not all of {', '.join(others)} have them"
+        )
+    if not kept:
+        raise UsageError(f"no problem of {', '.join(given)} is in all of {', '.join(others.values())}")
+    problems = [problems[i] for i in kept]
+
+    generators = dict.fromkeys(str(row["model"]) for problem in read for row in problem if row.get("model"))
+    lineage = contamination.history([*given, *others.values()], generators)
+    seen = contamination.seen(choices.clusters(problems), lineage.models)
     contamination.refuse(seen, allow_seen)
     for remark in contamination.remarks(seen):
         say(remark)
     values = choices.values(problems, ties or None, seed, say)
+    if taken := values.keys() & chosen.keys():
+        raise UsageError(f"{min(taken)}=FILE: a method is called so; give another name")
+    values |= {name: [own[i] for i in kept] for name, own in chosen.items()}
     found = comparing.compare(
         values, choices.languages(problems), choices.clusters(problems), repeats=resamples, seed=seed
     )

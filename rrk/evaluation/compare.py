@@ -3,6 +3,8 @@
     found = compare({"random": values, "ngram": values}, languages, base_problems)
     table(found); advice(found)
 
+Several languages: a method's figure is the mean over them, and each language has a column of its own.
+
 `values` is one number a problem: how often the chosen candidate passes (the expectation over equal scores). Intervals and
 p-values are over base problems (statistics.py). Every method is compared with the best of those that can be had without the
 verdict, on the same problems.
@@ -22,7 +24,10 @@ LIMITS = ("random", "oracle")  # what any choice lies between: no method that on
 def compare(
     values: Mapping[str, Sequence[float]], strata: Sequence[str], clusters: Sequence[str], *, repeats: int, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Method -> {"mean", "low", "high", "best", "against"}, the best first; `against`: paired, best minus this one."""
+    """Method -> {"mean", "low", "high", "best", "against", "languages"}, the best first.
+
+    `against`: paired, best minus this one. `languages`: each one's mean (strata, in the order in which they come).
+    """
     figures = {
         name: statistics.bootstrap(own, strata, clusters, repeats=repeats, seed=seed) for name, own in values.items()
     }
@@ -33,24 +38,32 @@ def compare(
         against = None
         if name != best:
             against = statistics.compare(values[name], values[best], strata, clusters, repeats=repeats, seed=seed)
-        found[name] = {**figures[name], "best": name == best, "against": against}
+        own: dict[str, list[float]] = {}
+        for language, value in zip(strata, values[name], strict=True):
+            own.setdefault(language, []).append(value)
+        by_language = {language: sum(those) / len(those) for language, those in own.items()}
+        found[name] = {**figures[name], "best": name == best, "against": against, "languages": by_language}
     return found
 
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A row a method."""
+    """A row a method; a column a language, where there are several."""
     lines = []
+    languages = list(next(iter(found.values()))["languages"])
+    if len(languages) == 1:
+        languages = []
     for name, own in found.items():
         against = own["against"]
         lines.append(
             [
                 name,
+                *(number(round(own["languages"][language], 3)) for language in languages),
                 figure(own),
                 "best" if own["best"] else number(round(-against["difference"], 3) + 0.0),
                 "" if own["best"] else p_value(against["p"]),
             ]
         )
-    return "", ["method", "best-ranked passes", "against the best", "p"], lines
+    return "", ["method", *languages, "best-ranked passes", "against the best", "p"], lines
 
 
 def advice(found: Mapping[str, Mapping[str, Any]]) -> str:

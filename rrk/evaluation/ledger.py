@@ -82,15 +82,17 @@ def groups(paths: Sequence[str], by: str, **settings: Any) -> dict[str, dict[str
 
 def named(specs: Sequence[str]) -> list[tuple[str, str]]:
     """(name, path) of each `NAME=FILE` or FILE; a file without a name goes by what tells it from the others."""
-    pairs = []
-    for spec in specs:
-        name, equals, path = spec.partition("=")
-        given = bool(equals) and name and not Path(spec).exists()
-        pairs.append((name if given else "", path if given else spec))
+    pairs = [split(spec) for spec in specs]
     paths = [Path(path) for name, path in pairs if not name]
     stems = [path.name.split(".")[0] for path in paths]
     by_folder = len(set(stems)) < len(stems)
     return [(name or (Path(p).parent.name if by_folder else Path(p).name.split(".")[0]) or p, p) for name, p in pairs]
+
+
+def split(spec: str) -> tuple[str, str]:
+    """(name, path) of `NAME=FILE`, ("", path) of FILE."""
+    name, equals, path = spec.partition("=")
+    return (name, path) if equals and name and not Path(spec).exists() else ("", spec)
 
 
 def read(specs: Sequence[str], **settings: Any) -> list[tuple[str, dict[str, Any]]]:

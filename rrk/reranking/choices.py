@@ -72,6 +72,23 @@ def values(
     return found
 
 
+def named(problems: Sequence[Problem], given: Sequence[Problem]) -> list[float | None]:
+    """For each of `problems` how often the choice that these other rows make passes; None where they have none of it.
+
+    Rows with a score choose by it; of others any is taken: one sample, or the greedy one.
+    """
+    own = {fields.problem_key(problem[0]): problem for problem in judged(given)}
+    found: list[float | None] = []
+    for problem in problems:
+        rows = own.get(fields.problem_key(problem[0]))
+        if rows is None:
+            found.append(None)
+            continue
+        scored = all(isinstance(row.get("score"), (int, float)) for row in rows)
+        found += _tops([rows], [[float(row["score"]) if scored else 0.0 for row in rows]])
+    return found
+
+
 def _lacks(problems: Sequence[Problem], validate: Callable[[dict[str, Any]], object]) -> str:
     """The first row's complaint, in a word or two; empty where all rows have what the method needs."""
     try:
