@@ -189,7 +189,7 @@ def ppo_rows():
         row = {"update": update, "score": update / 10, "kl": update / 2}
         if update % 5 == 0:
             rate = 0.3 + 0.02 * min(update, 10) - 0.03 * max(0, update - 10)
-            row |= {"probe_pass@1": rate, "probe_score": update / 10}
+            row |= {"probe_pass@1": rate, "probe_score": update / 10, "probe_auc": 0.8 - update / 80}
         yield row
 
 
@@ -200,6 +200,10 @@ def test_a_ppo_log_tells_over_optimisation(rrk, tmp_path):
     text = done.stdout.decode()
     assert "best at update 10: .500" in text
     assert "from there to update 20 it falls to .200 while the score rises from 1.000 to 2.000: over-optimised" in text
+    assert (
+        "at update 20 the reranker tells right from wrong with an AUC of .550 (.500 is chance; at the start .800)"
+        in text
+    )
     assert len([line for line in text.splitlines() if line[:1].isdigit()]) == 5
     svg = (tmp_path / "over.svg").read_text()
     assert "KL, nats" in svg

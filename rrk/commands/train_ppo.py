@@ -84,6 +84,13 @@ def train_ppo(
     probe_every: Annotated[int, typer.Option(help="Updates between probes.")] = 5,
     probe_samples: Annotated[int, typer.Option(help="Programs a probe problem.")] = 4,
     probe_patience: Annotated[int, typer.Option(help="End after so many probes without a new best; 0: never.")] = 0,
+    stop_auc: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            metavar="AUC",
+            help="End the run when the reranker no longer tells right from wrong on the policy's own samples: its AUC within a problem of the probe (.5 is chance) falls below this.",
+        ),
+    ] = None,
     save_every: Annotated[int, typer.Option(help="Updates between checkpoints.")] = 5,
     jobs: shared.Jobs = 1,
     sandbox: Annotated[str, typer.Option(help="How the probe executes; see rrk execute --help.")] = "auto",
@@ -120,7 +127,7 @@ def train_ppo(
     model_names.check(reranker, "--reranker")
     import torch
 
-    from rrk.errors import Terminated
+    from rrk.errors import Terminated, UsageError
     from rrk.generation import hub, processes, reports
     from rrk.ppo.options import PpoOptions
     from rrk.ppo.probe import Probe
@@ -133,6 +140,8 @@ def train_ppo(
     hub.check(push_to_hub)
     chosen = PpoOptions(**{f.name: given[f.name] for f in fields(PpoOptions)})
     chosen.check()
+    if stop_auc is not None and not probe:
+        raise UsageError("--stop-auc is measured by --probe: give held-out problems with tests")
     quiet = quiet or not processes.first()
     problems = [rows.problem(row, tests=False) for row in itertools.islice(jsonl.read(inputs), limit)]
     # Under `accelerate launch` every process has a GPU of its own.
@@ -148,6 +157,7 @@ def train_ppo(
     with contextlib.ExitStack() as stack:
         witness = None
         if probe:
+            from rrk.evaluation import card
             from rrk.sandbox import Job, Judge
 
             held_out = [rows.problem(row) for row in jsonl.read([probe])]
@@ -157,7 +167,7 @@ def train_ppo(
                 made = (Job(p.language, p.prompt, text, p.tests, p.entry_point) for p, text in programs)
                 return [verdict.passed for verdict in judge.judge(made)]
 
-            witness = Probe(held_out, passed)
+            witness = Probe(held_out, passed, card.auc)
         stack.enter_context(reports.session(report_to or ()))
         progress = stack.enter_context(Progress("train-ppo", updates, "updates", quiet, opening="first update"))
 
@@ -185,7 +195,7 @@ def train_ppo(
         except Terminated as stopped:
             raise (asked.error(output) if asked() else stopped) from None
     last = figures["last"]
-    line = f"update {figures['kept_update']} kept, score {last.get('score', float('nan')):.3f}"
+    line = f"update {figures['kept_update']} kept" + (f", score {last['score']:.3f}" if "score" in last else "")
     if "peak_memory" in last:
         line += f", {last['peak_memory'] / 1e9:.1f} GB at most"
     note(line + (f"; {figures['stopped']}" if figures["stopped"] else ""))

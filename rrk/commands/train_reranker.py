@@ -46,7 +46,10 @@ def train_reranker(
     ] = None,
     group: Annotated[int, typer.Option(min=1, help="Pairs a group.")] = 2,
     cross: Annotated[
-        bool, typer.Option(help="Compare every chosen with every rejected program of a group (pairs must be verified).")
+        bool,
+        typer.Option(
+            help="Compare every chosen with every rejected program of a group (pairs must be verified, and none may have a margin)."
+        ),
     ] = True,
     lr: Annotated[
         Optional[float],  # noqa: UP045

@@ -2,7 +2,7 @@
 
     log = read("runs/policy/log.jsonl"); table(log); remarks(log)
 
-Rows are those of rrk/ppo/trainer.py: `update`, `score`, `kl`, and at every probe `probe_pass@1` and `probe_score`. A score
+Rows are those of rrk/ppo/trainer.py: `update`, `score`, `kl`, and at every probe `probe_pass@1`, `probe_score` and `probe_auc`. A score
 that rises while the probe's pass rate falls is over-optimisation.
 """
 
@@ -14,13 +14,15 @@ from rrk import jsonl, rows
 from rrk.errors import RowError, UsageError
 from rrk.evaluation.tables import Table, number
 
+CHANCE = 0.5  # of an AUC
+
 
 def read(path: str) -> list[dict[str, Any]]:
     """The log's rows by update; RowError if it is none."""
     log = []
     for row in jsonl.read([path]):
         rows.need(row, "update", int, "a log that rrk train-ppo wrote is expected")
-        for name in ("score", "kl", "probe_pass@1", "probe_score"):
+        for name in ("score", "kl", "probe_pass@1", "probe_score", "probe_auc"):
             if row.get(name) is not None and not isinstance(row[name], (int, float)):
                 raise RowError(f"field '{name}' must be a number", rows.where(row))
         log.append(row)
@@ -42,6 +44,7 @@ def table(log: list[dict[str, Any]]) -> Table:
         "score": "score",
         "probe_score": "score (probe)",
         "probe_pass@1": "pass@1 (probe)",
+        "probe_auc": "AUC (probe)",
         "kl": "KL",
         "entropy": "entropy",
         "length": "tokens",
@@ -71,4 +74,10 @@ def remarks(log: list[dict[str, Any]]) -> list[str]:
             said.append(f"{fell} from {number(before)} to {number(after)}: over-optimised")
         else:
             said.append(f"it ends at {number(rates[-1])}; the score falls with it")
+    probed, aucs = series(log, "probe_auc")
+    if aucs and aucs[-1] < CHANCE + 0.1:
+        said.append(
+            f"at update {probed[-1]} the reranker tells right from wrong with an AUC of {number(aucs[-1])} ({number(CHANCE)} is "
+            f"chance; at the start {number(aucs[0])}): retrain it on this policy's samples before more updates, or give --stop-auc"
+        )
     return said

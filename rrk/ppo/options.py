@@ -48,6 +48,7 @@ class PpoOptions:
     token_budget: int = 8192  # tokens a micro-batch, padding counted
     probe_every: int = 5
     probe_samples: int = 4
+    stop_auc: float | None = None  # stop the run when the probe's AUC falls below this; ours
     probe_patience: int = 0  # stop after so many probes without a new best; 0: never
     save_every: int = 5
     seed: int = 0
@@ -71,6 +72,8 @@ class PpoOptions:
             raise UsageError("--temperature must be above 0: PPO learns from what varies")
         if self.ref_temperature is not None and self.ref_temperature <= 0:
             raise UsageError("--ref-temperature must be above 0")
+        if self.stop_auc is not None and not 0 < self.stop_auc < 1:
+            raise UsageError("--stop-auc is between 0 and 1: .5 is chance")
         for name in (
             "updates",
             "prompts_per_update",

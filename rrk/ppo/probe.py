@@ -2,7 +2,8 @@
 
 A reranker's score that rises while this falls is over-optimisation; the trainer logs both and keeps the checkpoint where
 the probe was best. Executing is the caller's: `judge` takes (problem, completion) pairs and says which passed (None: could
-not be judged, and then it counts nowhere).
+not be judged, and then it counts nowhere). `auc` (scores, passed) also says, problem by problem, whether the reranker still tells
+right from wrong on the policy's own samples: where it no longer does, more updates teach nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from rrk.errors import RrkError
 from rrk.ppo.rollout import Reward, score
 from rrk.rows import Problem
 
+Auc = Callable[[Sequence[float], Sequence[bool]], float | None]
 Judge = Callable[[Sequence[tuple[Problem, str]]], Sequence[bool | None]]
 
 
@@ -25,9 +27,10 @@ class Probe:
 
     problems: Sequence[Problem]
     judge: Judge
+    auc: Auc | None = None
 
     def measure(self, sampler, reward: Reward, samples: int, seed: int) -> dict[str, Any]:
-        """pass@1 and mean reranker score of fresh samples. RrkError where not one could be judged."""
+        """pass@1, mean reranker score and its AUC within a problem, of fresh samples. RrkError where not one could be judged."""
         streams = [[seeds.derive(seed, "probe", p.task_id, j) for j in range(samples)] for p in self.problems]
         drawn = sampler([p.prompt for p in self.problems], streams, [p.stop_tokens for p in self.problems])
         score(drawn, self.problems, reward)
@@ -36,7 +39,12 @@ class Probe:
         known = [v for v in verdicts if v is not None]
         if not known:
             raise RrkError("the probe's programs could not be judged: `rrk doctor` says what is missing here")
+        of = iter(verdicts)
+        judged = [[(s.score, v) for s in own if (v := next(of)) is not None] for own in drawn]
+        known_auc = [self.auc(*zip(*own, strict=True)) for own in judged if own] if self.auc else []
+        aucs = [value for value in known_auc if value is not None]
         return {
+            "probe_auc": sum(aucs) / len(aucs) if aucs else None,
             "probe_pass@1": sum(known) / len(known),
             "probe_score": sum(s.score for _, s in flat) / len(flat),
             "probe_unjudged": len(verdicts) - len(known),

@@ -310,6 +310,8 @@ class Trainer:
             self.best_weights = self._weights()
         else:
             self.stale += 1
+        if o.stop_auc is not None and (auc := row["probe_auc"]) is not None and auc < o.stop_auc:
+            self.stopped = f"the reranker's AUC on the policy's samples, {auc:.3f}, is below --stop-auc"
         if o.probe_patience and self.stale >= o.probe_patience:
             self.stopped = f"{self.stale} probes without a new best"
 

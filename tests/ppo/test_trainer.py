@@ -356,6 +356,7 @@ def test_a_row_says_where_time_went_and_what_ppo_did(sft, tmp_path):
     assert {
         "score", "reward", "kl", "beta", "length", "truncated", "duplicates", "explained_variance", "policy_loss", "value_loss",
         "clip_fraction", "entropy", "policy_kl", "grad_norm", "lr", "tokens", "probe_pass@1", "probe_score",
+        "probe_auc",
     } <= set(row)  # fmt: skip
     phases = row["seconds"]
     assert set(phases) == {"rollout", "score", "annotate", "optimise", "probe", "total"}
@@ -375,6 +376,34 @@ def test_a_model_that_cannot_be_saved_keeps_the_checkpoint_and_resume_ends_the_r
     train_ppo(PROBLEMS, sft, reward, tmp_path / "cut", given, resume=True)
     train_ppo(PROBLEMS, sft, reward, tmp_path / "whole", given)
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+
+
+def test_the_probe_measures_whether_the_reranker_still_tells_right_from_wrong_and_stops_the_run(sft, tmp_path):
+    def auc(scores, passed):
+        pairs = [(a > b) + (a == b) / 2 for a, p in zip(scores, passed) if p for b, q in zip(scores, passed) if not q]  # noqa: B905
+        return sum(pairs) / len(pairs) if pairs else None
+
+    judged: list[list[tuple[str, bool | None]]] = []
+
+    def judge(programs):
+        """What the reward likes is wrong; every fifth cannot be judged."""
+        verdicts = [None if i % 5 == 4 else text.count("a") == 0 for i, (_, text) in enumerate(programs)]
+        judged.append([(text, verdict) for (_, text), verdict in zip(programs, verdicts, strict=True)])
+        return verdicts
+
+    given = options(updates=4, probe_every=1, probe_samples=16, stop_auc=0.4)
+    figures = train_ppo(PROBLEMS, sft, reward, tmp_path / "out", given, Probe(PROBLEMS[:2], judge, auc))
+    log = rows(tmp_path / "out")
+    assert len(log) == 1, "update 0 is probed, and already there the reranker is wrong"
+    assert "below --stop-auc" in figures["stopped"]
+    wanted = []
+    for problem, own in zip(PROBLEMS[:2], (judged[0][:16], judged[0][16:]), strict=True):
+        known = [(text, verdict) for text, verdict in own if verdict is not None]
+        (scores,) = reward([(problem.prompt, [text for text, _ in known], problem.language)])
+        wanted.append(auc(scores, [verdict for _, verdict in known]))
+    assert log[0]["probe_auc"] == pytest.approx(sum(wanted) / 2)
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        options(stop_auc=1.5).check()
 
 
 def test_scores_and_probes_that_say_nothing_are_refused(sft, tmp_path):
