@@ -38,7 +38,6 @@ COMMANDS = {
     "doctor": "which sandbox layers and languages work here",
 }
 
-# What pyproject.toml's extras bring.
 EXIT_CODES = """exit codes: 0 done, 1 a failure that one can act on, 2 usage, 3 a bad row, 4 done but some rows unjudged,
 130 Ctrl-C, 141 closed pipe, 143 TERM"""
 

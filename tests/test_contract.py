@@ -176,7 +176,9 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def all_cases(tmp_path_factory) -> dict[str, Case]:
-    return cases(tmp_path_factory.mktemp("contract"))
+    made = cases(tmp_path_factory.mktemp("contract"))
+    assert set(made) == {getattr(name, "values", (name,))[0] for name in NAMES}, "each case is run"
+    return made
 
 
 @pytest.fixture(params=NAMES)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 
 import pytest
 
-from rrk import jsonl
+from rrk import interop, jsonl
 
 PROBLEMS = [
     {"task_id": f"HumanEval/{p}", "language": "py", "prompt": f"def f{p}():\n", "tests": f"assert f{p}() == {p}\n"}
@@ -77,6 +78,13 @@ def test_there_and_back_keeps_what_the_format_has(rrk, folder, form):
     back = read(ok(rrk("convert", "--from", form, "-p", "problems.jsonl", target)).stdout)
     expected = [{key: row[key] for key in KEYS[form]} for row in rows()]
     assert [{key: row[key] for key in KEYS[form]} for row in back] == expected
+
+
+def test_every_format_is_in_the_help(rrk):
+    text = rrk("convert", "--help").stdout.decode()
+    assert not [
+        name for name in {*interop.SOURCES, *interop.TARGETS} if not re.search(rf"(?<![\w-]){name}(?![\w-])", text)
+    ]
 
 
 def test_evalplus_takes_whole_programs(rrk, folder):
