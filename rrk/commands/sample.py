@@ -59,7 +59,11 @@ def sample(
     request_timeout: Annotated[float, typer.Option(metavar="S", help="Longest wait for an answer (openai).")] = 600.0,
     rows: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(metavar="N", min=1, help="Programs drawn at a time, of all problems. [default: as memory allows]"),
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Programs drawn at a time, of all problems; fewer after long prompts. [default: as memory allows]",
+        ),
     ] = None,
     exact: Annotated[
         Optional[bool],  # noqa: UP045

@@ -4,7 +4,8 @@
 
 A prompt is read once, and its keys and values are copied into the rows of its programs (slots.py). Problems leave in the
 order in which they came; one that waits for a long program holds up at most AHEAD batches of programs behind it, so that
-memory does not grow with the file. `ready()` is false where the next problem would have to be waited for: meanwhile the rows in
+memory does not grow with the file. Nor does it with a long prompt: rows are reckoned with PROMPT tokens before them, and
+while there are longer ones fewer are drawn at a time. `ready()` is false where the next problem would have to be waited for: meanwhile the rows in
 hand go on.
 """
 
@@ -13,13 +14,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 
 from rrk.generation.problems import Problem, uniforms
-from rrk.generation.slots import Prompt, Slots
+from rrk.generation.shelf import Prompt, width
+from rrk.generation.slots import Slots
 
 AHEAD = 8  # batches of programs that are in hand, or drawn and waiting for an earlier problem
+PROMPT = 256  # tokens of a prompt for which there is memory in every row
 TOGETHER = 8  # prompts are read for so many parts of the rows ahead: several cost less than one at a time
 
 
@@ -34,13 +38,13 @@ class Row:
     logprob: float = 0.0
 
     @property
-    def before(self) -> int:
-        """Tokens before the one that the next step reads."""
-        return len(self.problem.head) - 1 + len(self.ids)
-
-    @property
     def token(self) -> int:
         return self.ids[-1] if self.ids else self.problem.head[-1]
+
+
+def _width(problem: Problem) -> int:
+    """Of the shelf that the longest of its programs ends on."""
+    return width(len(problem.head) + problem.room - 2)
 
 
 class Continuous:
@@ -49,8 +53,7 @@ class Continuous:
     def __init__(self, sampler, rows: int):
         self.sampler, self.rows = sampler, rows
         self.slots = Slots(sampler.model)
-        self._running: list[Row] = []
-        self._free: list[int] = []  # places of rows that ended, ascending
+        self._running: list[Row] = []  # in the order in which they began
         self._todo: deque[tuple[Problem, int]] = deque()
         self._read: dict[Problem, tuple[Prompt, int]] = {}  # and how many of its programs have still to begin
         self._waiting: deque[Problem] = deque()
@@ -72,7 +75,7 @@ class Continuous:
 
     def _take(self, problems: Iterator[Problem], ready: Callable[[], bool]) -> bool:
         """Take problems for the free rows and a few more; False when there are no more."""
-        want = self.rows - len(self._running) + len(self._free)
+        want = self.rows - len(self._running)
         if len(self._todo) >= want:
             return True
         want += self.rows // TOGETHER
@@ -90,29 +93,42 @@ class Continuous:
 
     @torch.no_grad()
     def _begin(self) -> None:
-        """Fill free rows with the next programs; rows that find none are closed up."""
-        count = min(len(self._todo), self.rows - len(self._running) + len(self._free))
-        if count:
-            self._read_prompts(count)
-            places = (self._free + list(range(len(self._running), len(self._running) + count)))[:count]
-            next_ones = [self._todo[n] for n in range(count)]
-            self.slots.put(places, [self._read[problem][0] for problem, _ in next_ones])
-            for place, (problem, number) in zip(places, next_ones, strict=True):
-                self._todo.popleft()
-                row = Row(problem, number, uniforms(problem.asked.seeds[number], self.sampler.max_tokens).tolist())
-                self._running[place : place + 1] = [row]  # in place of the one that ended, or behind the last
-                prompt, left = self._read.pop(problem)
-                if left > 1:
-                    self._read[problem] = (prompt, left - 1)
-            self._free = self._free[count:]
-        if self._free:
-            self._close_up()
+        """Fill free rows with the next programs."""
+        count = self._fitting()
+        if not count:
+            return
+        self._read_prompts(count)
+        fresh, prompts = [], []
+        for problem, number in (self._todo[n] for n in range(count)):
+            fresh.append(Row(problem, number, uniforms(problem.asked.seeds[number], self.sampler.max_tokens).tolist()))
+            prompt, left = self._read.pop(problem)
+            if left > 1:
+                self._read[problem] = (prompt, left - 1)
+            prompts.append(prompt)
+        self.slots.add(fresh, prompts)
+        self._running += fresh
+        for _ in fresh:
+            self._todo.popleft()
+
+    def _fitting(self) -> int:
+        """How many of the next programs there are rows and memory for; one always."""
+        memory = self.rows * width(PROMPT + self.sampler.max_tokens - 1)
+        held = sum(_width(row.problem) for row in self._running)
+        count = 0
+        for problem, _ in self._todo:
+            held += _width(problem)
+            at_a_time = len(self._running) + count
+            if at_a_time == self.rows or (held > memory and at_a_time):
+                break
+            count += 1
+        return count
 
     def _read_prompts(self, count: int) -> None:
         """Read the prompts of the next programs, with those of a few more, if one is not read yet."""
         if all(self._todo[n][0] in self._read for n in range(count)):
             return
-        fresh = [p for p in dict.fromkeys(problem for problem, _ in self._todo) if p not in self._read]
+        near = islice(self._todo, count + self.rows // TOGETHER)
+        fresh = [p for p in dict.fromkeys(problem for problem, _ in near) if p not in self._read]
         counts = dict.fromkeys(fresh, 0)
         for problem, _ in self._todo:
             if problem in counts:
@@ -120,44 +136,27 @@ class Continuous:
         for problem, prompt in zip(fresh, self.slots.read([p.head for p in fresh]), strict=True):
             self._read[problem] = (prompt, counts[problem])
 
-    def _close_up(self) -> None:
-        """Rows from the end move into the free places."""
-        free, moves = self._free, []
-        rows = self._running
-        while free:
-            if free[-1] == len(rows) - 1:
-                free.pop()
-            else:
-                moves.append((len(rows) - 1, free[0]))
-                rows[free.pop(0)] = rows[-1]
-            rows.pop()
-        if moves:
-            longest = max(row.before for row in rows)
-            self.slots.move([source for source, _ in moves], [target for _, target in moves], longest)
-        if rows:
-            self.slots.fit(len(rows), max(row.before for row in rows) + 1)
-
     @torch.no_grad()
     def _step(self) -> None:
         """One token for every row."""
-        rows, sampler = self._running, self.sampler
-        logits = self.slots.step([row.token for row in rows], [row.before for row in rows])
+        sampler = self.sampler
+        rows: list[Row] = self.slots.line_up()
+        logits = self.slots.step([row.token for row in rows])
         uniform = torch.tensor([row.stream[len(row.ids)] for row in rows], dtype=torch.float64, device=sampler.device)
         tokens, logprobs = sampler.pick(logits, uniform)
-        for place, (token, logprob) in enumerate(zip(tokens.tolist(), logprobs.tolist(), strict=True)):
-            row = rows[place]
+        ended = []
+        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
             row.ids.append(token)
             row.logprob += logprob
             finish = row.problem.finish(row.ids, sampler.eos)
             if finish:
                 row.problem.end(row.number, row.ids, finish, row.logprob, sampler.tokenizer)
-                self._free.append(place)
+                self._running.remove(row)
+                ended.append(row)
+        self.slots.drop(ended)
 
     def _start_over(self) -> None:
         """All rows go back to the front of the line. Their own random streams give the same programs again."""
-        ended = set(self._free)
-        self._todo.extendleft(
-            (row.problem, row.number) for place, row in reversed([*enumerate(self._running)]) if place not in ended
-        )
-        self._running, self._free, self._read = [], [], {}
+        self._todo.extendleft((row.problem, row.number) for row in reversed(self._running))
+        self._running, self._read = [], {}
         self.slots.forget()

@@ -199,15 +199,14 @@ class Sampler:
     def _forced(self, prompts: list[list[int]], owners: list[int], forced: list[list[int]]) -> Tensor:
         slots = Slots(self.model)
         read = slots.read(prompts)
-        slots.put(range(len(owners)), [read[owner] for owner in owners])
+        slots.add(range(len(owners)), [read[owner] for owner in owners])
         given = [[prompts[owner][-1], *own] for owner, own in zip(owners, forced, strict=True)]
-        lengths = [len(prompts[owner]) - 1 for owner in owners]
-        return torch.stack(
-            [
-                slots.step([own[step] for own in given], [length + step for length in lengths]).float()
-                for step in range(len(forced[0]))
-            ]
-        )
+        made = []
+        for step in range(len(forced[0])):
+            order = slots.line_up()
+            logits = slots.step([given[row][step] for row in order]).float()
+            made.append(logits[torch.tensor(order, device=self.device).argsort()])
+        return torch.stack(made)
 
     def _autocast(self):
         if not self.bf16:

@@ -12,9 +12,11 @@ pytest.importorskip("transformers")
 
 from rrk.errors import RrkError  # noqa: E402
 from rrk.generation import decoding  # noqa: E402
+from rrk.generation.continuous import PROMPT  # noqa: E402
 from rrk.generation.models import encode_prompt, load  # noqa: E402
 from rrk.generation.problems import Ask  # noqa: E402
 from rrk.generation.sampler import Sampler  # noqa: E402
+from rrk.generation.shelf import FIRST, width  # noqa: E402
 from rrk.generation.slots import Slots  # noqa: E402
 from rrk.generation.stopping import StopStrings  # noqa: E402
 from tests.generation.tiny import make_model  # noqa: E402
@@ -269,18 +271,66 @@ def test_less_memory_means_fewer_rows_and_the_same_results(qwen, monkeypatch, ex
         sampler(PROMPTS, SEEDS)
 
 
-def test_memory_of_rows_that_are_gone_is_given_back(qwen):
+def test_rows_of_any_length_are_read_as_alone_while_others_come_grow_and_go(qwen):
+    """On shelves of several widths, over the step at which a row moves to a wider one, and after others have ended."""
+    model, slots = qwen[0], Slots(qwen[0])
+    lengths = [3, FIRST - 2, FIRST - 1, FIRST, 700, 5, 2 * FIRST - 1, 9, 80, 7]
+    heads = [[5 + (n * at) % 200 for at in range(length + 1)] for n, length in enumerate(lengths, 3)]
+    ids = {}
+    with torch.no_grad():
+        for begin in (0, 5):
+            for n, prompt in zip(range(begin, begin + 5), slots.read(heads[begin : begin + 5]), strict=True):
+                slots.add([n], [prompt])
+                ids[n] = list(heads[n])
+            for step in range(4):
+                order = slots.line_up()
+                logits = slots.step([ids[n][-1] for n in order])
+                for n, own in zip(order, logits, strict=True):
+                    torch.testing.assert_close(own, model(torch.tensor([ids[n]])).logits[0, -1], atol=1e-4, rtol=1e-4)
+                    ids[n].append(7 + (n + step) % 90)
+            slots.drop([0, 2])
+        assert sorted(slots.line_up()) == [1, *range(3, 10)]
+
+
+def test_memory_follows_the_tokens_in_hand_not_the_longest_prompt_times_the_rows(qwen, monkeypatch):
+    """A prompt of 2,000 tokens among short ones: a buffer of one width for all rows would hold 15 times what is needed, and
+    twice that while it grew; and afterwards memory is what it was before."""
+    model, tokenizer = qwen
+    held, rows, room = [], 16, 40
+    real = Slots.step
+
+    def step(self, tokens):
+        places = [place for shelf in self._shelves.values() for place in shelf.places]
+        held.append((self.bytes, len(places), max(place.length for place in places)))
+        return real(self, tokens)
+
+    monkeypatch.setattr(Slots, "step", step)
+    sampler = Sampler(model, tokenizer, max_tokens=room, exact=False, rows=rows)
+    asks = [Ask("", range(4), ids=[5] * (2000 if n == 20 else 9)) for n in range(40)]
+    assert all(len(group) == 4 for _, group in sampler.stream(asks))
+    token, most = sampler.token_bytes(), max(have for have, _, _ in held)
+    assert most <= 1.5 * rows * width(PROMPT + room) * token
+    long = next(n for n, (_, _, longest) in enumerate(held) if longest > 1000)
+    short = [have for have, _, longest in held[long:] if longest < 1000]
+    assert short, "the long ones must end before the others"
+    assert max(short) <= rows * FIRST * token
+    assert most * 2 < rows * 2000 * token, "what one buffer for all rows would be"
+
+
+def test_a_shelf_grows_by_rows_and_gives_them_back(qwen):
     slots = Slots(qwen[0])
     (prompt,) = slots.read([[5] * 300])
     with torch.no_grad():
-        slots.put(range(16), [prompt] * 16)
-        slots.step([5] * 16, [299] * 16)
-        whole = slots.keys.numel()
-        slots.move([15], [1], 300)
-        slots.fit(2, 300)
-        assert slots.keys.numel() * 8 <= whole
-        two, one = slots.step([5, 6], [300, 300]), slots.step([5], [300])
-    torch.testing.assert_close(two[:1], one)
+        slots.add(range(16), [prompt] * 16)
+        whole = slots.bytes
+        slots.drop(range(2, 16))
+        assert slots.bytes * 2 <= whole
+        assert slots.line_up() == [0, 1]
+        two = slots.step([5, 6])
+    slots.drop([0, 1])
+    assert slots.bytes == 0
+    want = qwen[0](torch.tensor([[5] * 300, [5] * 299 + [6]])).logits[:, -1]
+    torch.testing.assert_close(two, want, atol=1e-4, rtol=1e-4)
 
 
 def test_positions_end_where_the_model_does(made):
