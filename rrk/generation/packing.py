@@ -109,3 +109,13 @@ def attention_mask(segments: Tensor, additive: bool) -> Tensor:
 def mask_for(model: Any, segments: Tensor) -> Tensor:
     """The mask in the kind that the model's attention takes: numbers to add for the plain one, bool for the others."""
     return attention_mask(segments, additive=getattr(model.config, "_attn_implementation", None) == "eager")
+
+
+def window(config: Any) -> int | None:
+    """Length from which a sliding window would look past the beginning of a text."""
+    text = config.get_text_config()
+    window = getattr(text, "sliding_window", None)
+    kinds = getattr(text, "layer_types", None)
+    if not window or getattr(text, "use_sliding_window", True) is False or (kinds and "sliding_attention" not in kinds):
+        return None
+    return int(window)

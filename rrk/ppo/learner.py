@@ -19,12 +19,18 @@ from rrk import seeds
 from rrk.errors import RrkError
 from rrk.generation import memory
 from rrk.ppo import loss
+from rrk.ppo.batch import collate, cut
 from rrk.ppo.options import PpoOptions
-from rrk.ppo.policy import collate
 from rrk.ppo.rollout import Rollout
 from rrk.ppo.sharding import clip_gradients, passes
 
-SUMS = ("policy_loss", "value_loss", "clip_fraction", "entropy", "policy_kl")  # over tokens; their count stands last
+SUMS = (
+    "policy_loss",
+    "value_loss",
+    "clip_fraction",
+    "entropy",
+    "policy_kl",
+)  # over drawn tokens; behind them: how many, and how many were read
 
 
 class Learner:
@@ -42,7 +48,7 @@ class Learner:
         rate = o.lr * (1 - update / o.updates if o.schedule == "linear" else 1.0)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
-        totals = torch.zeros(len(SUMS) + 1, dtype=torch.float64)
+        totals = torch.zeros(len(SUMS) + 2, dtype=torch.float64)
         first: float | None = None
         norms: list[float] = []
         early = False
@@ -66,7 +72,7 @@ class Learner:
             if early:
                 self.optimizer.zero_grad()
                 break
-        row = {name: float(totals[i] / totals[-1]) for i, name in enumerate(SUMS)}
+        row = {name: float(totals[i] / totals[-2]) for i, name in enumerate(SUMS)}
         steps = len(norms)
         return {
             "first_loss": first,
@@ -75,6 +81,7 @@ class Learner:
             "steps": steps,
             "early_stop": early,
             "lr": rate,
+            "tokens_trained": int(totals[-1]),
         }
 
     def backward(self, rollout: Rollout, part: torch.Tensor) -> torch.Tensor:
@@ -91,13 +98,14 @@ class Learner:
         tokens = max(int(rollout.mask[part].sum()), 1)
         rows, counts = rollout.distinct(part[rank::world].tolist())
         drawn = [rollout.drawn[i] for i in rows]
-        sums = torch.zeros(len(SUMS) + 1, dtype=torch.float64, device=device)
-        groups = memory.groups([len(d.prompt) + len(d.ids) for d in drawn], budget)
-        own = len(groups)
+        sums = torch.zeros(len(SUMS) + 2, dtype=torch.float64, device=device)
+        parts = cut(drawn, budget, self.accelerator.unwrap_model(self.model).packs)
+        own = len(parts)
         if o.fsdp:
-            groups += groups[-1:] * (passes(own) - own)  # in step with the others, weighing nothing
-        for n, group in enumerate(groups):
-            batch = collate([drawn[i].prompt for i in group], [drawn[i].ids for i in group], device)
+            parts += parts[-1:] * (passes(own) - own)  # in step with the others, weighing nothing
+        for n, part_rows in enumerate(parts):
+            batch = collate(drawn, part_rows, device)
+            group = [i for row in part_rows for i in row]
             at = torch.tensor([rows[i] for i in group])
             real = rollout.mask[at]
             old, value_then, advantages, returns = (
@@ -105,7 +113,7 @@ class Learner:
             )
             weight = torch.tensor([counts[i] * (n < own) for i in group]).unsqueeze(-1).expand_as(real)[real].to(device)
             # Gradients travel between processes once a minibatch, with its last micro-batch.
-            last = n + 1 == len(groups)
+            last = n + 1 == len(parts)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
                 seen = self.model(batch, o.temperature, entropy=True)
                 logp, value = seen.logprobs, seen.values
@@ -120,5 +128,7 @@ class Learner:
             with torch.no_grad():
                 moved = loss.kl_estimate(old, logp, "k3")  # KL(old | new): the tokens are the old policy's
                 spread = (seen.entropy * weight).sum()
-                sums += torch.stack([policy, critic, clipped, spread, (moved * weight).sum(), weight.sum()]).to(sums)
+                told = torch.stack([policy, critic, clipped, spread, (moved * weight).sum(), weight.sum()])
+                sums[:-1] += told.to(sums)
+                sums[-1] += batch.tokens
         return (self.accelerator.reduce(sums, "sum") if world > 1 else sums).cpu()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,17 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from rrk.errors import RrkError
-from rrk.generation import checkpoints, logprobs, memory, runs
-
-
-@dataclass
-class Batch:
-    """Right-padded rows. `keep` marks the positions whose next token was drawn; `drawn` are those tokens, flat."""
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    keep: Tensor
-    drawn: Tensor
+from rrk.generation import checkpoints, logprobs, memory, packing, runs
+from rrk.generation.problems import trial_prompts
+from rrk.ppo.batch import Batch, Text, collate
 
 
 @dataclass
@@ -42,20 +34,6 @@ class Read:
     entropy: Tensor | None
 
 
-def collate(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], device) -> Batch:
-    """One batch from token ids. Masks come from lengths, never from ids: pad = eos cannot confuse them (TRL 6952)."""
-    width = max(len(p) + len(c) for p, c in zip(prompts, completions, strict=True))
-    ids = torch.zeros(len(prompts), width, dtype=torch.long)
-    attention, keep = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
-    drawn: list[int] = []
-    for i, (p, c) in enumerate(zip(prompts, completions, strict=True)):
-        ids[i, : len(p) + len(c)] = torch.tensor([*p, *c])
-        attention[i, : len(p) + len(c)] = 1
-        keep[i, len(p) - 1 : len(p) + len(c) - 1] = True  # the position before a token predicts it
-        drawn += c
-    return Batch(*(x.to(device) for x in (ids, attention, keep, torch.tensor(drawn, dtype=torch.long))))
-
-
 class Policy(nn.Module):
     """The causal model, its value head (and critic trunk, if separate)."""
 
@@ -63,6 +41,7 @@ class Policy(nn.Module):
         super().__init__()
         self.model = model
         self.bf16 = bf16
+        self.packs = 0  # the longest text that may share a row with others of its prompt
         causal = self.causal
         self.critic = copy.deepcopy(logprobs.trunk(causal)) if critic and separate else None
         self.value_head = nn.Linear(causal.get_input_embeddings().embedding_dim, 1) if critic else None
@@ -96,6 +75,7 @@ class Policy(nn.Module):
         if tokenizer.eos_token_id is None:
             raise RrkError(f"{path}: its tokenizer has no end-of-sequence token; set eos_token and fine-tune with it")
         without_dropout(model)
+        packs = packable(model)
         if lora_r:
             from peft import get_peft_model
 
@@ -106,12 +86,14 @@ class Policy(nn.Module):
         if checkpointing:
             memory.checkpoint(model)
             model.enable_input_require_grads()
-        return cls(model, separate, bf16, critic), tokenizer
+        policy = cls(model, separate, bf16, critic)
+        policy.packs = packs
+        return policy, tokenizer
 
     def forward(self, batch: Batch, temperature: float = 1.0, *, values: bool = True, entropy: bool = False) -> Read:
         """What the policy says of the drawn tokens; no vocabulary-wide row is computed for prompt or padding."""
         with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=self.bf16):
-            given = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
+            given = batch.given(self.causal)
             hidden = logprobs.trunk(self.causal)(**given).last_hidden_state[batch.keep]
             head = self.causal.get_output_embeddings()
             logp, spread = logprobs.read(hidden, head, batch.drawn, temperature, entropy)
@@ -130,11 +112,28 @@ class Policy(nn.Module):
     @torch.no_grad()
     def check_head(self, device) -> None:
         """Refuse models whose logits are not simply head(hidden), such as soft-capped ones: their ratios would be wrong."""
-        self(collate([[1, 2]], [[1, 2]], device))  # FSDP2 takes what is called first for the whole
+        self(collate([Text([1, 2], [1, 2])], [[0]], device))  # FSDP2 takes what is called first for the whole
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
             if logprobs.is_plain(self.causal):
                 return
         raise RrkError(f"{type(self.causal).__name__} transforms its logits after the head; train-ppo cannot use it")
+
+
+@torch.no_grad()
+def packable(model) -> int:
+    """The longest text that a row with others behind one prompt reads as alone; 0 where the architecture does not."""
+    network = Policy(model, separate=False, bf16=False, critic=False)
+    prompts, more = trial_prompts(model, (9, 4)), trial_prompts(model, (5, 3, 6, 2))
+    texts = [Text(prompts[n // 2], own) for n, own in enumerate(more)]
+    try:
+        together, alone = (
+            network(collate(texts, rows, model.device)).logprobs for rows in ([[0, 1], [2, 3]], [[0], [1], [2], [3]])
+        )
+    except packing.UNPACKABLE:
+        return 0
+    same = torch.allclose(together, alone, atol=packing.TOLERANCE, rtol=packing.TOLERANCE)
+    # The mask of a packed row is whole: a window is not in it.
+    return (packing.window(model.config) or 1 << 60) if same else 0
 
 
 def without_dropout(model: nn.Module) -> None:

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from rrk import seeds as streams
 from rrk.errors import RrkError
-from rrk.generation import memory
 from rrk.generation.sampler import Sampler
-from rrk.ppo.policy import Policy, collate
+from rrk.ppo.batch import Text, collate, cut
+from rrk.ppo.policy import Policy
 from rrk.ppo.sharding import whole
 from rrk.rows import Problem
 
@@ -30,11 +30,9 @@ NOTHING = torch.zeros(0)
 
 
 @dataclass
-class Drawn:
-    """One completion. `ids` are all tokens that were drawn, with the EOS or stop string; `text` ends before it."""
+class Drawn(Text):
+    """One completion. `text` ends before EOS or the stop string."""
 
-    prompt: list[int]
-    ids: list[int]
     text: str
     finish: str  # eos, stop, length
     score: float = 0.0  # the reranker's, raw
@@ -110,8 +108,10 @@ def annotate(
     ref_temperature: float,
     budget: int,
     device,
-) -> None:
+) -> int:
     """Old log-probabilities and values by the pass that trains (so ratios start at 1), and the reference's.
+
+    Returns how many tokens each of the two has read.
 
     The reference below the policy's temperature is the SFT model sharpened: KL to it does not hold the policy to the SFT
     model's noise. Identical completions of a prompt take one pass.
@@ -120,16 +120,18 @@ def annotate(
     for d in drawn:
         same.setdefault((tuple(d.prompt), tuple(d.ids)), []).append(d)
     copies = list(same.values())
-    groups = memory.groups([len(own[0].prompt) + len(own[0].ids) for own in copies], budget)
+    distinct = [own[0] for own in copies]
+    parts = cut(distinct, budget, network.packs)
 
     def batches():
-        for group in groups:
-            rows = [copies[i][0] for i in group]
-            batch = collate([d.prompt for d in rows], [d.ids for d in rows], device)
-            yield [copies[i] for i in group], [len(d.ids) for d in rows], batch
+        for part in parts:
+            flat = [i for row in part for i in row]
+            yield [copies[i] for i in flat], [len(distinct[i].ids) for i in flat], collate(distinct, part, device)
 
+    read = 0
     with whole(network):
         for rows, lengths, batch in batches():
+            read += batch.tokens
             seen = network(batch, temperature)
             values = torch.zeros_like(seen.logprobs) if seen.values is None else seen.values
             found = torch.stack([seen.logprobs, values])
@@ -143,6 +145,7 @@ def annotate(
             for same_rows, logprobs in zip(rows, logp.cpu().split(lengths), strict=True):
                 for d in same_rows:
                     d.reference = logprobs
+    return read
 
 
 @dataclass

@@ -220,8 +220,9 @@ class Trainer:
     def step(self) -> dict[str, Any]:
         """One update: rollout, advantages, epochs of clipped steps. Returns its log row."""
         o = self.options
-        rollout = Rollout.of(self._rollout(), o.samples)
-        drawn, mask = rollout.drawn, rollout.mask
+        drawn, read = self._rollout()
+        rollout = Rollout.of(drawn, o.samples)
+        mask = rollout.mask
         self.normaliser.fit([d.score for d in drawn])
         scores = torch.tensor([self.normaliser(d, o.score_clamp, o.missing_eos_penalty) for d in drawn])
         kl = loss.kl_estimate(rollout.old, rollout.reference, o.kl_estimator).masked_fill(~mask, 0.0)
@@ -254,11 +255,11 @@ class Trainer:
             "explained_variance": explained,
             **figures,
             "tokens": int(mask.sum()),
-            "tokens_read": sum(len(d.prompt) + len(d.ids) for d in drawn),
+            "tokens_read": read,
         }
 
-    def _rollout(self) -> list[Drawn]:
-        """This update's completions, all processes' together, in the order of prompts."""
+    def _rollout(self) -> tuple[list[Drawn], int]:
+        """This update's completions, all processes' together, in the order of prompts; tokens that a look at them reads."""
         o, world, rank = self.options, self.accelerator.num_processes, self.accelerator.process_index
         chosen = pick(len(self.problems), o.prompts_per_update, self.update, o.seed)
         mine = list(range(rank, len(chosen), world))
@@ -277,15 +278,16 @@ class Trainer:
             anchor = o.temperature if o.ref_temperature is None else o.ref_temperature
             longest = max(len(d.prompt) + len(d.ids) for d in drawn)
             budget = self.budget.fit(self.network.causal, longest)
-            annotate(drawn, self.network, self.reference, o.temperature, anchor, budget, self.device)
+            read = annotate(drawn, self.network, self.reference, o.temperature, anchor, budget, self.device)
         if world == 1:
-            return drawn
+            return drawn, read
         from accelerate.utils import gather_object
 
         everyone = gather_object(
             [(k, j, d) for k, group in zip(mine, groups, strict=True) for j, d in enumerate(group)]
         )
-        return [d for _, _, d in sorted(everyone, key=lambda item: item[:2])]
+        all_read = self.accelerator.reduce(torch.tensor(float(read), device=self.device), "sum")
+        return [d for _, _, d in sorted(everyone, key=lambda item: item[:2])], int(all_read)
 
     # ---- probe, log, end ---------------------------------------------------------------------------------------
 
@@ -323,7 +325,8 @@ class Trainer:
     def _cost(self) -> dict[str, Any]:
         """Of all updates. Drawing and the looks of policy and reference are forward passes; the reranker's are not counted."""
         updates = [row for row in self.log.rows if "tokens_read" in row]
-        seen, drawn = (sum(row[name] for row in updates) for name in ("tokens_read", "tokens"))
+        told = ("tokens_read", "tokens", "tokens_trained")
+        seen, drawn, trained = (sum(row[name] for row in updates) for name in told)
         size = sum(weight.numel() for weight in self.network.model.parameters())
         return {
             "wall_seconds": sum(row["seconds"]["total"] for row in updates),
@@ -331,7 +334,7 @@ class Trainer:
             "parameters": size,
             "tokens_read": 2 * seen,
             "tokens_written": drawn,
-            "tokens_trained": self.options.epochs * seen,
+            "tokens_trained": trained,
             "device": self.device.type,
             "items": len(updates),
         }

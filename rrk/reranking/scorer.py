@@ -22,7 +22,7 @@ import torch
 
 from rrk import rows
 from rrk.errors import RrkError, UsageError
-from rrk.generation import dtypes
+from rrk.generation import dtypes, packing
 from rrk.reranking import network, record
 from rrk.reranking.render import Renderer, Rendering
 
@@ -86,7 +86,7 @@ class Scorer:
         self._checked = not self.share
         self.shift = 0.0  # added to every score
         self.tokens_read = 0  # a shared prompt once
-        self._window = _window(model.config)
+        self._window = packing.window(model.config)
 
     @classmethod
     def load(
@@ -311,13 +311,3 @@ def _cache_is_plain(config: Any) -> bool:
     """False for recurrent and linear layers, whose state is not keys and values a token."""
     kinds = getattr(config.get_text_config(), "layer_types", None) or []
     return all(kind in ("full_attention", "sliding_attention", "attention") for kind in kinds)
-
-
-def _window(config: Any) -> int | None:
-    """Length from which a sliding window would look past the beginning of a text."""
-    text = config.get_text_config()
-    window = getattr(text, "sliding_window", None)
-    kinds = getattr(text, "layer_types", None)
-    if not window or getattr(text, "use_sliding_window", True) is False or (kinds and "sliding_attention" not in kinds):
-        return None
-    return int(window)

@@ -19,7 +19,8 @@ from safetensors.torch import load_file  # noqa: E402
 from rrk.errors import RrkError, Terminated, UsageError  # noqa: E402
 from rrk.generation import memory  # noqa: E402
 from rrk.ppo import checkpoint  # noqa: E402
-from rrk.ppo.policy import Policy, collate  # noqa: E402
+from rrk.ppo.batch import Text, collate  # noqa: E402
+from rrk.ppo.policy import Policy  # noqa: E402
 from rrk.ppo.probe import Probe  # noqa: E402
 from rrk.ppo.rollout import CacheSampler, Drawn, ScoreNormaliser, annotate, pick  # noqa: E402
 from rrk.ppo.trainer import Trainer, train_ppo  # noqa: E402
@@ -254,13 +255,14 @@ def test_the_pass_over_drawn_tokens_equals_one_row_at_a_time_without_padding(sft
     network, _ = Policy.load(sft)
     prompts, ids = [[1, 2], [3], [1, 0, 2, 2]], [[4, 0], [], [5, 6, 7, 0]]
     torch.nn.init.normal_(network.value_head.weight)
-    batch = collate(prompts, ids, "cpu")
+    texts = [Text(*one) for one in zip(prompts, ids, strict=True)]
+    batch = collate(texts, [[0], [1], [2]], "cpu")
     seen = network(batch)
     at = 0
     for p, c in zip(prompts, ids, strict=True):
         if not c:
             continue
-        alone = network(collate([p], [c], "cpu"))
+        alone = network(collate([Text(p, c)], [[0]], "cpu"))
         full = network.model(torch.tensor([p + c])).logits[0, len(p) - 1 : -1].log_softmax(-1)
         torch.testing.assert_close(seen.logprobs[at : at + len(c)], alone.logprobs, atol=1e-5, rtol=0)
         torch.testing.assert_close(alone.logprobs, full[range(len(c)), c], atol=1e-5, rtol=0)
@@ -500,7 +502,7 @@ def test_one_process_has_nobody_to_share_weights_with(sft, tmp_path):
 
 def test_kl_uses_the_reference_before_training(sft):
     network, _ = Policy.load(sft, lora_r=2)
-    batch = collate([[1, 2]], [[3, 4]], "cpu")
+    batch = collate([Text([1, 2], [3, 4])], [[0]], "cpu")
     for name, parameter in network.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
