@@ -35,7 +35,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rrk import rows, seeds
+from rrk import comments, rows, seeds
 from rrk.errors import RowError
 
 # Verdicts that say nothing about whether the program as written is wrong.
@@ -44,11 +44,6 @@ SHINGLE = 5
 BY, BETTER = 0.4, 0.8  # of pairs by share
 
 _TOKEN = re.compile(r"[A-Za-z_]\w*|\d+(?:\.\d+)?|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|\S")
-_LINE_COMMENT = {
-    "#": {"py", "sh", "rb", "pl", "r", "jl", "ex", "php"},
-    "//": {"cpp", "java", "js", "ts", "cs", "go", "rs", "php", "scala", "swift", "dart", "d"},
-    "--": {"lua", "luau", "hs", "adb"},
-}
 
 
 @dataclass(frozen=True)
@@ -151,9 +146,9 @@ def keys(texts: Sequence[str], language: str) -> list[Hashable]:
 def _lines(text: str, language: str) -> list[str]:
     """The lines that are neither blank nor a comment."""
     lines = [line for line in text.splitlines() if line and not line.isspace()]
-    markers = tuple(mark for mark, languages in _LINE_COMMENT.items() if language in languages)
-    if any(mark in text for mark in markers):
-        return [line for line in lines if not line.lstrip().startswith(markers)]
+    marks = comments.marks(language)
+    if any(mark in text for mark in marks):
+        return [line for line in lines if not line.lstrip().startswith(marks)]
     return lines
 
 

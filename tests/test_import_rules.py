@@ -48,10 +48,11 @@ ALLOWED: dict[str, set[str]] = {
     "rrk.case_benchmarks": SHARED,
     "rrk.evalplus_tests": SHARED,
     "rrk.benchmarks": {*SHARED, "rrk.cases", "rrk.case_benchmarks", "rrk.evalplus_tests"},
+    "rrk.comments": set(),
     "rrk.function_style": set(),
     "rrk.extract": {"rrk.jsonl", "rrk.rows"},
     "rrk.formats": {*SHARED, "rrk.formats"},
-    "rrk.mining": SHARED,
+    "rrk.mining": {*SHARED, "rrk.comments"},
     "rrk.interop": {*SHARED, "rrk.formats"},
     "rrk.evaluation": {*SHARED, "rrk.costs", "rrk.lineage", "rrk.evaluation"},
     "rrk.sandbox": {"rrk.errors", "rrk.rows", "rrk.jsonl", "rrk.cases", "rrk.sandbox"},
@@ -81,7 +82,7 @@ ALLOWED: dict[str, set[str]] = {
         "rrk.sandbox.judge",
     },
     "rrk.generation": {*SHARED, "rrk.extract", "rrk.generation"},
-    "rrk.reranking": {*SHARED, "rrk.reranking", "rrk.generation"},
+    "rrk.reranking": {*SHARED, "rrk.comments", "rrk.reranking", "rrk.generation"},
     "rrk.ppo": {*SHARED, "rrk.ppo", "rrk.generation", "rrk.reranking"},
 }
 TORCH = {"torch", "transformers", "trl", "accelerate", "peft", "datasets", "tokenizers"}

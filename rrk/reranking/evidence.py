@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from rrk import comments
 from rrk import rows as fields
 from rrk.errors import RowError
 
@@ -142,9 +143,10 @@ def output_signatures(rows: Rows) -> list[tuple]:
 def normal_text(row: dict[str, Any]) -> str:
     """A completion without blank lines, comment lines, indentation depth's spelling and trailing blanks."""
     lines = []
+    language = fields.language_code(str(row.get("language") or "py"))
     for line in fields.completion(row).splitlines():
         bare = line.strip()
-        if bare and not bare.startswith(("#", "//")):
+        if bare and not comments.is_line(bare, language):
             depth = len(line) - len(line.lstrip())
             lines.append(f"{depth} {' '.join(bare.split())}")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Coder and reviewer: how likely the program is after its problem, and the problem after its program.
 
     scores = reviewer.score(scorer, question(rows))      # scorer: Scorer.load(MODEL, zero_shot="likelihood")
-    rest, statement = reviewer.parted('def f(x):\\n    \"\"\" Double x. \"\"\"\\n')
+    code, statement = reviewer.parted('def f(x):\\n    \"\"\" Double x. \"\"\"\\n')
 
 A program that is likely under the model but does something else (a usual one, a short one) makes its problem unlikely. Both
 are mean log-probabilities a token of one generator, added: the normalised Coder-Reviewer score of Zhang et al. 2022
@@ -11,44 +11,27 @@ comments of the prompt are taken out of it, and out of whole programs, which lik
 
 from __future__ import annotations
 
-import re
-
+from rrk import comments, rows
 from rrk.reranking.scorer import Question, Scorer
 
 WEIGHT = 0.5  # of the reviewer beside the coder. Looked at on 67 problems of HumanEval alone: .25 to 1 differed by .001 in AUC
 CUE = '\n\n\n# Docstring of the function above:\n"""'
-_BLOCK = re.compile(r'"""(.*?)"""|\'\'\'(.*?)\'\'\'|/\*+(.*?)\*+/|\(\*+(.*?)\*+\)', re.DOTALL)
-# `#include`, `#!/bin/bash` and `#lang` are code.
-_LINE = re.compile(r"^[ \t]*(?://+|#(?=\s|$)|--|;+)[ \t|]*(.*)$")
 
 
-def parted(prompt: str) -> tuple[str, str]:
+def parted(prompt: str, language: str | None = None) -> tuple[str, str]:
     """(code, what comments and docstrings say). A prompt without either is all statement."""
-    said: list[str] = []
-
-    def take(found: re.Match) -> str:
-        said.append(next(text for text in found.groups() if text is not None).strip())
-        return ""
-
-    code = []
-    for line in _BLOCK.sub(take, prompt).splitlines():
-        comment = _LINE.match(line)
-        if comment:
-            said.append(comment[1].rstrip())
-        elif line.strip():
-            code.append(line)
-    statement = "\n".join(said).strip()
-    return ("\n".join(code), statement) if statement else ("", prompt.strip())
+    code, statement = comments.parted(prompt, rows.language_code(language or "py"))
+    return (code, statement) if statement else ("", prompt.strip())
 
 
 def score(scorer: Scorer, asked: Question, weight: float = WEIGHT) -> list[float]:
     """One score a program, in nats a token; higher is better."""
-    code, statement = parted(asked.prompt)
+    code, statement = parted(asked.prompt, asked.language)
     full = [asked.full] * len(asked.programs) if isinstance(asked.full, bool) else asked.full
     reviewed = []
     for program, whole in zip(asked.programs, full, strict=True):
         if whole:
-            text = parted(program)[0] or program
+            text = parted(program, asked.language)[0] or program
         else:
             text = f"{code}\n{program}" if code else program
         reviewed.append(Question(text.rstrip() + CUE, [statement], asked.language))
