@@ -80,7 +80,7 @@ def test_each_method_puts_the_right_candidate_first(rrk, method):
 
 
 def test_every_method_is_tested_and_in_the_help(rrk):
-    assert set(EXPECTED) | {"reward", "likelihood", "reviewer", "fused"} == set(METHODS)
+    assert set(EXPECTED) | {"reward", "likelihood", "reviewer", "judge", "fused"} == set(METHODS)
     text = rrk("rerank", "--help").stdout.decode()
     assert all(f"\n    {name} " in text or f"\n  {name} " in text for name in METHODS)
 
