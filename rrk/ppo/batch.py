@@ -3,9 +3,9 @@
     for rows in cut(drawn, budget, packs=network.packs):    # a micro-batch: rows of programs, as indices
         seen = network(collate(drawn, rows, device))        # flat: program after program, in the order of rows
 
-Where the architecture allows it (`packable`), programs of one prompt stand behind it in one row (rrk/generation/packing.py).
-With prompts of 150 tokens, programs of 60 and four of each, old log-probabilities took .37 of the time, optimising .77 (of four
-programs of a prompt a minibatch of 64 in 256 holds 1.5).
+Where the architecture allows it (policy.packable), programs of one prompt stand behind it in one row
+(rrk/generation/packing.py). Minibatches are drawn from all programs, so that of a prompt's four one holds 1.5: optimising gains
+less than looking does (tests/benchmarks/ppo_packing.py).
 """
 
 from __future__ import annotations
