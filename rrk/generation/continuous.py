@@ -4,9 +4,9 @@
 
 A prompt is read once, and its keys and values are copied into the rows of its programs (slots.py). Problems leave in the
 order in which they came; one that waits for a long program holds up at most AHEAD batches of programs behind it, so that
-memory does not grow with the file. Nor does it with a long prompt: rows are reckoned with PROMPT tokens before them, and
-while there are longer ones fewer are drawn at a time. `ready()` is false where the next problem would have to be waited for: meanwhile the rows in
-hand go on.
+memory does not grow with the file. Nor does it with a long prompt: there is memory for PROMPT tokens before every row, and
+while longer ones are in hand fewer are drawn at a time. `ready()` is false where the next problem would have to be waited
+for: meanwhile the rows in hand go on.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Continuous:
             self._todo.popleft()
 
     def _fitting(self) -> int:
-        """How many of the next programs there are rows and memory for; one always."""
+        """How many of the next programs there are rows and memory for; one where none is in hand."""
         memory = self.rows * width(PROMPT + self.sampler.max_tokens - 1)
         held = sum(_width(row.problem) for row in self._running)
         count = 0

@@ -24,13 +24,8 @@ from rrk.ppo.options import PpoOptions
 from rrk.ppo.rollout import Rollout
 from rrk.ppo.sharding import clip_gradients, passes
 
-SUMS = (
-    "policy_loss",
-    "value_loss",
-    "clip_fraction",
-    "entropy",
-    "policy_kl",
-)  # over drawn tokens; behind them: how many, and how many were read
+# Over drawn tokens; behind them stand how many these were, and how many were read.
+SUMS = ("policy_loss", "value_loss", "clip_fraction", "entropy", "policy_kl")
 
 
 class Learner:
