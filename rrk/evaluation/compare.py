@@ -38,11 +38,8 @@ def compare(
         against = None
         if name != best:
             against = statistics.compare(values[name], values[best], strata, clusters, repeats=repeats, seed=seed)
-        own: dict[str, list[float]] = {}
-        for language, value in zip(strata, values[name], strict=True):
-            own.setdefault(language, []).append(value)
-        by_language = {language: sum(those) / len(those) for language, those in own.items()}
-        found[name] = {**figures[name], "best": name == best, "against": against, "languages": by_language}
+        languages = statistics.Table.build(values[name], strata, clusters).means()
+        found[name] = {**figures[name], "best": name == best, "against": against, "languages": languages}
     return found
 
 

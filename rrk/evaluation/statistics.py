@@ -69,7 +69,14 @@ class Table:
         """The mean within each stratum, averaged over the strata."""
         if not self.sums.size:
             return None
-        return float((self.sums.sum(0) / self.counts.sum(0)).mean())
+        return float(self._means().mean())
+
+    def means(self) -> dict[Hashable, float]:
+        """The mean within each stratum, in the order in which they come."""
+        return dict(zip(self.strata, self._means().tolist(), strict=True))
+
+    def _means(self) -> np.ndarray:
+        return self.sums.sum(0) / self.counts.sum(0)
 
     def resampled(self, repeats: int = REPEATS, seed: int = 0) -> np.ndarray:
         """The mean of each of `repeats` resamples of the clusters with replacement."""

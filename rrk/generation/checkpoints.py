@@ -185,12 +185,9 @@ def classifier(path: str | Path, **options: Any) -> tuple[Any, Any]:
         found = find(path)
         _refuse_task(found, CLASSIFIER, "a reranker", f"`rrk train-reranker -m {path}` gives it a score")
         architecture, labels = found.architecture(), found.config().num_labels
-        kind: Any = AutoModelForSequenceClassification
         if _VALUE_HEAD.search(architecture):
-            if callable(options.get("dtype")):
-                options["dtype"] = options["dtype"](found.config(), kind)
-            kind, options["key_mapping"] = _biased(kind, found.config()), _RENAMED
-        elif not found.adapter:
+            return _value_head(found, **options), found.tokenizer()
+        if not found.adapter:
             if not architecture.endswith("ForSequenceClassification"):
                 raise RrkError(
                     f"{path}: {architecture} has no trained score; `rrk train-reranker -m {path}` gives it one"
@@ -198,7 +195,7 @@ def classifier(path: str | Path, **options: Any) -> tuple[Any, Any]:
             if labels != 1:
                 raise RrkError(f"{path}: gives {labels} labels, a reranker gives one score")
         remedy = f"`rrk train-reranker -m {path}` trains a score"
-        model, _ = found.model(kind, remedy=remedy, num_labels=1, **options)
+        model, _ = found.model(AutoModelForSequenceClassification, remedy=remedy, num_labels=1, **options)
         return model, found.tokenizer()
 
 
@@ -226,14 +223,10 @@ def to_classify(path: str | Path, **options: Any) -> tuple[Any, Any, list[str]]:
         if found.adapter:
             _refuse_task(found, CLASSIFIER, "a reranker", "merge it into its base first")
         if _VALUE_HEAD.search(found.architecture()):
-            kind = _biased(AutoModelForSequenceClassification, found.config())
-            source, _ = found.model(kind, key_mapping=_RENAMED, num_labels=1, **options)
-            # A model remembers what its weights were called and would be saved so. The bias is one number for all programs.
-            model = AutoModelForSequenceClassification.from_config(source.config, **options)
-            model.load_state_dict(
-                {name: weight for name, weight in source.state_dict().items() if name != "score.bias"}
-            )
-            return model.eval(), found.tokenizer(), []
+            # Not that model itself: it remembers what its weights were called, and would be saved so. The bias, one number for
+            # all programs, is left behind.
+            source = _value_head(found, **options)
+            return on_trunk(source, source.score.weight).eval(), found.tokenizer(), []
         model, new = found.model(
             AutoModelForSequenceClassification,
             may_be_new=(lambda *_: False) if found.adapter else outside,
@@ -243,17 +236,43 @@ def to_classify(path: str | Path, **options: Any) -> tuple[Any, Any, list[str]]:
         return model, found.tokenizer(), new
 
 
-def _biased(kind: Any, config: Any) -> Any:
-    """The architecture's sequence classifier, but for a score with a bias, as value heads have one."""
+def on_trunk(source: Any, row: torch.Tensor) -> Any:
+    """The sequence classifier of one label that has this model's trunk, shared with it, and `row` (1, hidden) as its score.
+
+    RrkError where such an architecture has no plain score.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    source.config.num_labels = 1
     with torch.device("meta"):
-        plain: Any = type(kind.from_config(config))
+        model = AutoModelForSequenceClassification.from_config(source.config)
+    if not hasattr(model, "score"):
+        raise RrkError(f"{type(model).__name__} has no 'score' layer that rrk knows how to read")
+    setattr(model, model.base_model_prefix, getattr(source, source.base_model_prefix))
+    model.score = nn.Linear(row.shape[1], 1, bias=False, device=row.device)
+    with torch.no_grad():
+        model.score.weight.copy_(row)
+    return model
+
+
+def _value_head(found: Checkpoint, **options: Any) -> Any:
+    """The architecture's sequence classifier, but for a score with a bias, as value heads have one."""
+    from transformers import AutoModelForSequenceClassification
+
+    with torch.device("meta"):
+        plain: Any = type(AutoModelForSequenceClassification.from_config(found.config()))
 
     class Biased(plain):
         def __init__(self, config: Any) -> None:
             super().__init__(config)
             self.score = nn.Linear(config.get_text_config().hidden_size, 1)
 
-    return Biased
+        @classmethod
+        def from_config(cls, config: Any) -> Any:
+            """As the Auto classes have it: their sizes are counted by it."""
+            return cls(config)
+
+    return found.model(Biased, key_mapping=_RENAMED, num_labels=1, **options)[0]
 
 
 @contextmanager

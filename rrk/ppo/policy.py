@@ -37,11 +37,11 @@ class Read:
 class Policy(nn.Module):
     """The causal model, its value head (and critic trunk, if separate)."""
 
-    def __init__(self, model, separate: bool, bf16: bool, critic: bool = True):
+    def __init__(self, model, separate: bool, bf16: bool, critic: bool = True, packs: int = 0):
         super().__init__()
         self.model = model
         self.bf16 = bf16
-        self.packs = 0  # the longest text that may share a row with others of its prompt
+        self.packs = packs  # the longest text that may share a row with others of its prompt
         causal = self.causal
         self.critic = copy.deepcopy(logprobs.trunk(causal)) if critic and separate else None
         self.value_head = nn.Linear(causal.get_input_embeddings().embedding_dim, 1) if critic else None
@@ -86,9 +86,7 @@ class Policy(nn.Module):
         if checkpointing:
             memory.checkpoint(model)
             model.enable_input_require_grads()
-        policy = cls(model, separate, bf16, critic)
-        policy.packs = packs
-        return policy, tokenizer
+        return cls(model, separate, bf16, critic, packs), tokenizer
 
     def forward(self, batch: Batch, temperature: float = 1.0, *, values: bool = True, entropy: bool = False) -> Read:
         """What the policy says of the drawn tokens; no vocabulary-wide row is computed for prompt or padding."""

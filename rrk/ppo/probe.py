@@ -14,7 +14,7 @@ from typing import Any
 
 from rrk import seeds
 from rrk.errors import RrkError
-from rrk.ppo.rollout import Reward, score
+from rrk.ppo.rollout import Drawn, Reward, score
 from rrk.rows import Problem
 
 Auc = Callable[[Sequence[float], Sequence[bool]], float | None]
@@ -39,13 +39,20 @@ class Probe:
         known = [v for v in verdicts if v is not None]
         if not known:
             raise RrkError("the probe's programs could not be judged: `rrk doctor` says what is missing here")
-        of = iter(verdicts)
-        judged = [[(s.score, v) for s in own if (v := next(of)) is not None] for own in drawn]
-        known_auc = [self.auc(*zip(*own, strict=True)) for own in judged if own] if self.auc else []
-        aucs = [value for value in known_auc if value is not None]
         return {
-            "probe_auc": sum(aucs) / len(aucs) if aucs else None,
+            "probe_auc": self._auc(drawn, verdicts),
             "probe_pass@1": sum(known) / len(known),
             "probe_score": sum(s.score for _, s in flat) / len(flat),
             "probe_unjudged": len(verdicts) - len(known),
         }
+
+    def _auc(self, drawn: Sequence[Sequence[Drawn]], verdicts: Sequence[bool | None]) -> float | None:
+        """Mean over problems with both right and wrong programs; `verdicts` are the programs', problem after problem."""
+        found, at = [], 0
+        for own in drawn:
+            pairs = zip(own, verdicts[at : at + len(own)], strict=True)
+            known = [(s.score, v) for s, v in pairs if v is not None]
+            at += len(own)
+            if self.auc and (value := self.auc([s for s, _ in known], [v for _, v in known])) is not None:
+                found.append(value)
+        return sum(found) / len(found) if found else None

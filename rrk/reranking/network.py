@@ -182,11 +182,9 @@ def load(
     judge: from a generator, the classifier that its own "Yes" and "No" make. RrkError if it cannot give one score.
     """
     target = pick_device(device)
-    if judge:
-        model, tokenizer = _judging(*_generator(path, dtype=dtypes.picker(dtype, target)))
-        return model.to(target).eval(), tokenizer
-    if pooling == "likelihood":
+    if judge or pooling == "likelihood":
         model, tokenizer = _generator(path, dtype=dtypes.picker(dtype, target))
+        model = _judging(model, tokenizer) if judge else model
         return model.to(target).eval(), tokenizer
     model, tokenizer = checkpoints.classifier(path, dtype=dtypes.picker(dtype, target))
     model.config.get_text_config().pad_token_id = pad_id(tokenizer)
@@ -206,26 +204,14 @@ def _generator(path: str | Path, **options: Any) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _judging(generator: Any, tokenizer: Any) -> tuple[Any, Any]:
-    """(classifier on the generator's trunk, tokenizer); RrkError where Yes and No begin with the same token."""
-    from transformers import AutoModelForSequenceClassification
-
+def _judging(generator: Any, tokenizer: Any) -> Any:
+    """The classifier on the generator's trunk; RrkError where Yes and No begin with the same token."""
     yes, no = (tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in ("Yes", "No"))
     if yes == no:
         raise RrkError("the tokenizer begins Yes and No with the same token: this model cannot judge")
     rows = generator.get_output_embeddings().weight.detach()
-    config = generator.config
-    config.num_labels = 1
-    config.get_text_config().pad_token_id = pad_id(tokenizer)
-    with torch.device("meta"):
-        model = AutoModelForSequenceClassification.from_config(config)
-    if head(model) is None:
-        raise RrkError(f"{type(model).__name__} has no 'score' layer that rrk knows how to read")
-    setattr(model, model.base_model_prefix, getattr(generator, generator.base_model_prefix))
-    model.score = torch.nn.Linear(rows.shape[1], 1, bias=False, device=rows.device)
-    with torch.no_grad():
-        model.score.weight.copy_(rows[yes].float() - rows[no].float())
-    return model, tokenizer
+    generator.config.get_text_config().pad_token_id = pad_id(tokenizer)
+    return checkpoints.on_trunk(generator, (rows[yes].float() - rows[no].float()).unsqueeze(0))
 
 
 def load_base(
@@ -239,10 +225,11 @@ def load_base(
 
     This is the only place where weights may be new, and `note` is told which. judge: of a generator, its own Yes and No instead.
     """
-    if judge and checkpoints.generates(path):
-        return _judging(*_generator(path, dtype=torch.float32, attn_implementation=training_attention()))
-    if pooling == "likelihood":
+    judge = judge and checkpoints.generates(path)
+    if judge or pooling == "likelihood":
         model, tokenizer = _generator(path, dtype=torch.float32, attn_implementation=training_attention())
+        if judge:
+            return _judging(model, tokenizer), tokenizer
         model.config.num_labels = 1  # TRL's RewardTrainer asks
         return model, tokenizer
     torch.manual_seed(seeds.derive(seed, "reranker", "head"))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,6 +33,7 @@ Note = Callable[[str], None]
 
 BUDGET = {"cpu": 4096, "cuda": 65536}  # tokens a batch
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}  # of golden scores, times 1 + the largest
+ZERO_SHOT = {"likelihood": Rendering(pooling="likelihood"), "judge": Rendering("judge")}  # how generators are read
 _KEPT = 8  # a cached token takes about this much less memory and time than one that is read
 
 
@@ -116,24 +118,17 @@ class Scorer:
             )
         if zero_shot and found and found.rendering.pooling != zero_shot:
             raise UsageError(f"{path}: a trained reranker without a generator's head; leave out --method {zero_shot}")
-        pooling = "likelihood" if zero_shot == "likelihood" else found.rendering.pooling if found else None
+        rendering = ZERO_SHOT[zero_shot] if zero_shot else found.rendering if found else None
+        pooling = rendering.pooling if rendering else None
         model, tokenizer = network.load(path, device, dtype, pooling, judge=zero_shot == "judge")
-        longest = min(network.longest(model, tokenizer) or 2048, 4096)
-        if zero_shot and found is None:
-            as_judge = Rendering("judge", max_length=longest)
-            rendering = as_judge if zero_shot == "judge" else Rendering(pooling="likelihood", max_length=longest)
-            return cls(model, tokenizer, rendering, budget=budget, note=note)
         if found is None:
-            pooling = "cls" if network.is_encoder(model.config) else "last"
-            template = "answer" if pooling == "last" and getattr(tokenizer, "chat_template", None) else "plain"
-            note(f"{path}: not trained by rrk; rendered with the {template} template")
-            return cls(
-                model,
-                tokenizer,
-                Rendering(template, pooling=pooling, max_length=longest),
-                budget=budget,
-                note=note,
-            )
+            if rendering is None:
+                pooling = "cls" if network.is_encoder(model.config) else "last"
+                template = "answer" if pooling == "last" and getattr(tokenizer, "chat_template", None) else "plain"
+                note(f"{path}: not trained by rrk; rendered with the {template} template")
+                rendering = Rendering(template, pooling=pooling)
+            longest = min(network.longest(model, tokenizer) or 2048, 4096)
+            return cls(model, tokenizer, replace(rendering, max_length=longest), budget=budget, note=note)
         scorer = cls(model, tokenizer, found.rendering, calibration=found.calibration, budget=budget, note=note)
         scorer.check_golden(found.golden, str(path))
         return scorer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -68,6 +69,14 @@ def save(folder: Path, name: str, labels: int | None = None, **more) -> Path:
     network(name, labels).save_pretrained(folder)
     tokenizer("encoder" if name == "bert" else "decoder", **more).save_pretrained(folder)
     return folder
+
+
+def reranked(rrk, method: str, base: Path) -> list[dict]:
+    """What `rrk rerank --method METHOD -m BASE` makes of `candidates`."""
+    rows = "".join(json.dumps(row) + "\n" for row in candidates()).encode()
+    done = rrk("rerank", "--method", method, "-m", str(base), "--dtype", "float32", input=rows)
+    assert done.returncode == 0, done.stderr.decode()
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def pairs(problems: int = 12, each: int = 4) -> list[dict]:

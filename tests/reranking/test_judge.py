@@ -100,12 +100,8 @@ def test_a_long_problem_loses_its_statement_first_and_the_question_stays(base):
     assert text.prompt_cut > 0
 
 
-def test_the_command_asks_any_instruct_model(base, tmp_path, rrk):
-    rows = "".join(json.dumps(row) + "\n" for row in models.candidates()).encode()
-    done = rrk("rerank", "--method", "judge", "-m", str(base), "--dtype", "float32", input=rows)
-    assert done.returncode == 0, done.stderr.decode()
+def test_the_command_asks_any_instruct_model(base, rrk):
     scorer = Scorer.load(base, dtype="float32", zero_shot="judge")
-    for line in done.stdout.splitlines():
-        row = json.loads(line)
+    for row in models.reranked(rrk, "judge", base):
         own = Question(row["prompt"], [row["completion"]], row.get("language"))
         assert row["score"] == pytest.approx(scorer.score(*own)[0], abs=1e-4)

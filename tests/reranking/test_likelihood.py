@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
@@ -78,12 +76,8 @@ def test_training_starts_from_the_generator_and_tells_right_from_wrong(tmp_path,
 
 def test_the_command_takes_any_generator_and_no_classifier(tmp_path, rrk):
     base = models.save(tmp_path / "base", "qwen2")
-    rows = "".join(json.dumps(row) + "\n" for row in models.candidates()).encode()
-    done = rrk("rerank", "--method", "likelihood", "-m", str(base), "--dtype", "float32", input=rows)
-    assert done.returncode == 0, done.stderr.decode()
     model, tokenizer = models.network("qwen2", None), models.tokenizer()
-    for line in done.stdout.splitlines():
-        row = json.loads(line)
+    for row in models.reranked(rrk, "likelihood", base):
         assert row["score"] == pytest.approx(slowly(model, tokenizer, row["prompt"], row["completion"]), abs=1e-4)
     train(models.pairs(), base, tmp_path / "rr", TrainingOptions(steps=1, lr=1e-6))
     with pytest.raises(UsageError, match="leave out --method likelihood"):

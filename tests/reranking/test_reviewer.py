@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from rrk.reranking import reviewer
@@ -55,11 +53,7 @@ def test_a_program_that_repeats_its_problem_gains_nothing_with_the_reviewer():
 
 def test_the_command_ranks_with_any_generator(tmp_path, rrk):
     base = models.save(tmp_path / "base", "qwen2")
-    rows = "".join(json.dumps(row) + "\n" for row in models.candidates()).encode()
-    done = rrk("rerank", "--method", "reviewer", "-m", str(base), "--dtype", "float32", input=rows)
-    assert done.returncode == 0, done.stderr.decode()
     scorer = Scorer.load(base, dtype="float32", zero_shot="likelihood")
-    for line in done.stdout.splitlines():
-        row = json.loads(line)
+    for row in models.reranked(rrk, "reviewer", base):
         own = Question(row["prompt"], [row["completion"]], row.get("language"))
         assert row["score"] == pytest.approx(reviewer.score(scorer, own)[0], abs=1e-4)
