@@ -16,7 +16,9 @@ EXTRAS = {
     "train": ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "tokenizers", "safetensors"),
     "plot": ("matplotlib",),
     "fusion": ("sklearn",),
+    "hub": ("datasets",),
     "gguf": ("gguf",),
+    "qlora": ("bitsandbytes",),
     "ray": ("ray",),
 }
 _DISTRIBUTIONS = {"sklearn": "scikit-learn"}
@@ -24,7 +26,9 @@ _FOR = {
     "train": "sample, rerank -m, train-*",
     "plot": "--plot",
     "fusion": "train-fusion, compare",
+    "hub": "problems without --file",
     "gguf": "-m FILE.gguf",
+    "qlora": "train-* --qlora",
     "ray": "--engine ray",
 }
 ROOM = 5 << 30  # bytes: a model of half a billion parameters, its training's states and a round's rows

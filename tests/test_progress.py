@@ -9,6 +9,7 @@ import select
 import subprocess
 import sys
 import time
+import tomllib
 
 import pytest
 
@@ -111,6 +112,11 @@ def test_doctor_names_extras_disk_and_one_line_that_installs_what_is_missing(mon
     assert found["plot"][0] == "CAUTION"
     assert "plot,ray" in found["extras"][2]
     assert "GB free" in found["disk"][1]
+
+
+def test_doctor_knows_every_extra_that_a_command_may_want():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(machine.EXTRAS) == set(declared["optional-dependencies"]) - {"test"}
 
 
 def test_help_of_a_verb_and_completion(rrk, tmp_path):

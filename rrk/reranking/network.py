@@ -130,10 +130,21 @@ def read_packed(model: Any, packed: packing.Packed, pooling: str = "last") -> Te
 
 @torch.no_grad()
 def can_pack(
-    model: Any, groups: Sequence[Sequence[Sequence[int]]], pad: int, pooling: str = "last", first: Sequence[int] = ()
+    model: Any,
+    groups: Sequence[Sequence[Sequence[int]]],
+    pad: int,
+    pooling: str = "last",
+    first: Sequence[int] = (),
+    longest: int = 0,
 ) -> bool:
-    """Whether this architecture gives the same scores either way, tried on some groups. The model's mode is kept."""
+    """Whether this architecture gives the same scores either way, tried on some groups. The model's mode is kept.
+
+    longest: tokens of the longest text that is to be packed; the mask of a packed row knows no sliding window.
+    """
     if is_encoder(model.config) or (pooling == "last" and head(model) is None):
+        return False
+    window = packing.window(model.config)
+    if window is not None and longest > window:
         return False
     training = model.training
     model.eval()

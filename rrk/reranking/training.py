@@ -334,10 +334,16 @@ def _trainer(
             scorer.pad,
             pooling,
             [place for example in examples[:4] for place in example["first"]],
+            max(len(text) for example in examples for text in example["ids"]),
         )
     )
     if likelihood and not packed:
-        raise RrkError(f"{type(model).__name__} cannot read several programs behind one prompt: choose --pooling last")
+        window = packing.window(model.config)
+        raise RrkError(
+            f"{type(model).__name__} cannot read several programs behind one prompt"
+            + (f" past its window of {window} tokens: choose --max-length {window}, or" if window else ": choose")
+            + " --pooling last"
+        )
     trainer = Trainer(
         model=model,
         args=arguments,

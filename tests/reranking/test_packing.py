@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rrk.errors import RrkError
 from rrk.generation import packing
 from rrk.generation.packing import pack
 from rrk.reranking import network
+from rrk.reranking.training import TrainingOptions, train
 from tests.reranking import models
 
 GROUPS = [
@@ -68,3 +70,12 @@ def test_where_the_logits_would_differ_it_is_not_done(monkeypatch):
     right = packing.attention_mask
     monkeypatch.setattr(packing, "attention_mask", lambda segments, additive: right(segments * 0, additive))
     assert not network.can_pack(model, GROUPS, 0)
+
+
+def test_texts_longer_than_a_sliding_window_are_read_alone(tmp_path):
+    model, groups = models.network("mistral"), [[[5, 6, 7], [5, 6, 8]]]
+    assert network.can_pack(model, groups, 0, longest=16)
+    assert not network.can_pack(model, groups, 0, longest=17), "a packed row's mask knows no window"
+    likelihood = TrainingOptions(steps=1, pooling="likelihood")
+    with pytest.raises(RrkError, match="window of 16 tokens: choose --max-length 16, or --pooling last"):
+        train(models.pairs(), models.save(tmp_path / "base", "mistral"), tmp_path / "out", likelihood)
