@@ -92,6 +92,8 @@ def test_top_k_narrows_what_is_drawn_and_one_is_greedy(rrk, model):
         drawn = [{row["completion"] for row in rows if row["task_id"] == task} for rows in (wide, narrow)]
         assert len(drawn[0]) > 5
         assert 1 < len(drawn[1]) <= 3
+    assert {row["top_k"] for row in narrow} == {3}
+    assert not any("top_k" in row for row in wide)
     greedy, one = (
         [row["completion"] for row in sample(rrk, model, "-n", "2", "--max-tokens", "20", *more)[0]]
         for more in (["--temperature", "0"], ["--temperature", "1.5", "--top-k", "1"])

@@ -86,12 +86,13 @@ def sample(
 ) -> None:
     """Write n programs for each problem with a code model.
 
-    Adds completion_id, completion, model, temperature, top_p, max_tokens, seed, logprob (nats, the sum over the drawn tokens
-    under the model at temperature 1), tokens and finish_reason (eos, stop, length) to the problem's own fields; its tests and
-    solutions stay behind. A program's random numbers depend on seed, task_id and completion_id alone, and with --exact its bytes
-    do: shards and resumed runs on one kind of machine then agree. That is the default for models under 20M parameters in
-    float32 on a CPU. Elsewhere the last bits of logits depend on the rows that are computed together, and now and then a
-    token does; --exact then draws one problem at a time. The model's own top_k is not used, nor are its penalties; a line says so.
+    Adds completion_id, completion, model, temperature, top_p, top_k (if given), max_tokens, seed, logprob (nats, the sum
+    over the drawn tokens under the model at temperature 1), tokens and finish_reason (eos, stop, length) to the problem's
+    own fields; its tests and solutions stay behind. A program's random numbers depend on seed, task_id and completion_id
+    alone, and with --exact its bytes do: shards and resumed runs on one kind of machine then agree. That is the default for
+    models under 20M parameters in float32 on a CPU. Elsewhere the last bits of logits depend on the rows that are computed
+    together, and now and then a token does; --exact then draws one problem at a time. The model's own top_k is not used,
+    nor are its penalties; a line says so.
 
     --engine openai takes any server with /completions, such as `vllm serve MODEL`; its key comes from OPENAI_API_KEY alone, for
     a command line can be read by everybody on the machine. logprob is null where it sends none, and

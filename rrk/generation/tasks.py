@@ -131,6 +131,7 @@ def tests_prompt(problem: rows.Problem, row: dict[str, Any]) -> str:
 def output_rows(task: Task, drawn: list[Sample], order: Order, parameters: int | None = None) -> list[dict[str, Any]]:
     """Candidate rows; with --for tests one row with all samples. `parameters`: of the model, where that is known."""
     how = {name: getattr(order, name) for name in ("model", "temperature", "top_p", "max_tokens", "seed")}
+    how |= {"top_k": order.top_k} if order.top_k else {}
     head = {"task_id": task.task_id, "language": task.language, "prompt": task.prompt}
     extra = {key: value for key, value in task.row.items() if key in PASSED_ON}
     if order.tests:
