@@ -85,6 +85,14 @@ def train_reranker(
         ),
     ] = None,
     beta: Annotated[float, typer.Option(help="What likelihoods are multiplied by in the loss (SimPO's beta).")] = 10.0,
+    wise_ft: Annotated[
+        float,
+        typer.Option(
+            "--wise-ft",
+            metavar="SHARE",
+            help="Save base + SHARE x (trained - base): at .5 a reranker keeps what its base knows of other models' programs (Wortsman 2022). Needs a base that scores already: likelihood, judge, a reranker.",
+        ),
+    ] = 1.0,
     eval_every: Annotated[int, typer.Option(min=1, help="Steps between looks at --dev.")] = 50,
     patience: Annotated[int, typer.Option(min=0, help="End after so many looks without a better AUC; 0: never.")] = 0,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints without --dev.")] = 100,

@@ -159,6 +159,33 @@ def can_pack(
         model.train(training)
 
 
+@torch.no_grad()
+def towards(model: Any, share: float, fresh: Callable[[], Any]) -> None:
+    """Change trained weights, in place, to base + share x (trained - base): WiSE-FT (Wortsman et al. 2022, arXiv 2109.01903).
+
+    Half-way a reranker still knows what its base knew, where training pairs say nothing: on the samples of a policy that was
+    trained against it, say. Averaged weights as rewards: WARM (Ramé et al. 2024, arXiv 2401.12187). `fresh` reads the base;
+    with LoRA it is not asked, for adapters are the difference.
+    """
+    from peft import PeftModel
+    from peft.utils import ModulesToSaveWrapper
+
+    if not isinstance(model, PeftModel):
+        base = dict(fresh().named_parameters())
+        for name, weight in model.named_parameters():
+            weight.lerp_(base[name].to(weight), 1 - share)
+        return
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.mul_(share)
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            for weight, was in zip(
+                module.modules_to_save["default"].parameters(), module.original_module.parameters(), strict=True
+            ):
+                weight.lerp_(was.to(weight), 1 - share)
+
+
 def longest(model: Any, tokenizer: Any) -> int | None:
     """Tokens that the model can read at once, None if nothing limits it.
 

@@ -42,6 +42,7 @@ class TrainingOptions:
 
     `lr` None: by the number of weights (DEFAULT_LR); ten times that with LoRA. `beta`: what likelihoods (pooling; nats a token)
     are multiplied by in the loss (Meng et al. 2024), which then leaves `center` out: it would raise wrong programs' too.
+    `wise_ft`: how far the saved weights go from the base's to the trained ones (network.towards); 1: all the way.
     """
 
     steps: int | None = None
@@ -65,6 +66,7 @@ class TrainingOptions:
     max_length: int = 2048
     pooling: str | None = None
     beta: float = 10.0
+    wise_ft: float = 1.0
     eval_every: int = 50
     patience: int = 0
     save_every: int = 100
@@ -77,6 +79,8 @@ class TrainingOptions:
         runs.check_adapters(self.lora_r, {"--keep-adapter": self.keep_adapter, "--qlora": self.qlora})
         if self.qlora:
             quantised.check()
+        if not 0 < self.wise_ft <= 1:
+            raise UsageError("--wise-ft is above 0 (the base) and at most 1 (as trained)")
         if self.qlora and self.keep_adapter:
             raise UsageError(
                 "--keep-adapter would lay the adapter over whole weights: with --qlora it has learnt 4-bit ones"
@@ -123,6 +127,8 @@ def train(
         if saved
         else network.load_base(base, options.seed, drawn.append, options.pooling, options.template == "judge")
     )
+    if drawn and options.wise_ft < 1:
+        raise UsageError(f"--wise-ft holds on to what {base} knows, and its score is new: choose --pooling likelihood")
     encoder = network.is_encoder(model.config)
     rendering = Rendering(
         options.template,
@@ -156,7 +162,9 @@ def train(
     trainer = _trainer(model, tokenizer, examples, scorer, options, lr, out, dev, should_stop, on_step, report)
     if options.qlora:
         quantised.widen(trainer.model)
-    runs.check_sharing(trainer, {"--lora-r": options.lora_r, "--dev": dev is not None})
+    runs.check_sharing(
+        trainer, {"--lora-r": options.lora_r, "--dev": dev is not None, "--wise-ft": options.wise_ft < 1}
+    )
     reading.check(trainer, scorer, base)
     if options.lora_r and options.bf16:
         runs.narrow(trainer.model)
@@ -168,7 +176,7 @@ def train(
         return None
 
     def fresh():
-        read = network.load_base(base, options.seed, pooling=options.pooling)[0]
+        read = network.load_base(base, options.seed, pooling=options.pooling, judge=options.template == "judge")[0]
         return quantised.rounded(read, [network.head(read)]) if options.qlora else read
 
     return _finish(trainer, scorer, out, options, dev, figures, note, fresh)
@@ -376,8 +384,10 @@ def _finish(
     """Save; then load what was saved, write down what it scores, and tell if that is not what was trained."""
     reading.plain(trainer).config.get_text_config().pad_token_id = scorer.pad
     few = reading.shortest(trainer.train_dataset, reading.FEW)
-    trained = reading.as_trained(trainer, few)
     model = trainer.accelerator.unwrap_model(trainer.model)
+    if options.wise_ft < 1:
+        network.towards(model, options.wise_ft, fresh)
+    trained = reading.as_trained(trainer, few)
     gathered = runs.whole(trainer)
     if trainer.is_world_process_zero():
         if options.lora_r and not options.keep_adapter:

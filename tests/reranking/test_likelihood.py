@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from rrk.errors import UsageError
 from rrk.reranking import network
@@ -72,6 +73,38 @@ def test_training_starts_from_the_generator_and_tells_right_from_wrong(tmp_path,
     assert still is not None
     same = Scorer.load(tmp_path / "still", dtype="float32")
     assert same.score_many(QUESTIONS)[0] == pytest.approx(start.score_many(QUESTIONS)[0], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"pooling": "likelihood"}, {"pooling": "likelihood", "lora_r": 4}, {"template": "judge", "lora_r": 4}],
+)
+def test_wise_ft_saves_the_weights_between_the_bases_and_the_trained_ones(tmp_path, more):
+    base = models.save(tmp_path / "base", "qwen2", chat=True)
+    kept = {}
+    for share in (1.0, 0.25):
+        options = TrainingOptions(steps=5, batch_size=4, lr=3e-3, wise_ft=share, **more)
+        result = train(models.pairs(), base, tmp_path / str(share), options)
+        assert result.figures["as_trained"]["largest_difference"] < 1e-4
+        kept[share] = load_file(tmp_path / str(share) / "model.safetensors")
+    judge = "template" in more
+    start = network.load_base(base, pooling=None if judge else "likelihood", judge=judge)[0].state_dict()
+    moved = 0
+    for name, weight in kept[1.0].items():
+        assert torch.allclose(kept[0.25][name], torch.lerp(start[name], weight, 0.25), atol=1e-6), name
+        moved += not torch.allclose(start[name], weight, atol=1e-3)
+    assert moved > 5, "a test that cannot fail"
+
+
+def test_wise_ft_needs_a_base_that_scores(tmp_path):
+    base = models.save(tmp_path / "base", "qwen2")
+    with pytest.raises(UsageError, match="its score is new: choose --pooling likelihood"):
+        train(models.pairs(), base, tmp_path / "out", TrainingOptions(steps=1, wise_ft=0.5))
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UsageError, match="at most 1"):
+        TrainingOptions(wise_ft=1.5).check()
+    train(models.pairs(), base, tmp_path / "first", TrainingOptions(steps=1))
+    train(models.pairs(), tmp_path / "first", tmp_path / "second", TrainingOptions(steps=1, wise_ft=0.5))
 
 
 def test_the_command_takes_any_generator_and_no_classifier(tmp_path, rrk):
