@@ -17,9 +17,11 @@ D := runs/$(RUN)
 
 # With BASE, the loop is yours: TRAIN and TEST are Problem rows (rrk problems), SFT what to fine-tune on (default: TRAIN's
 # canonical solutions), DEV held-out problems that PPO's probe executes, RERANKER what the first reranker starts from (default:
-# the fine-tuned model; any decoder or encoder will do). Without BASE everything is made here.
+# the fine-tuned model; any decoder or encoder will do), FROM what later ones start from: last, the reranker before, or policy,
+# the round's own (for train-reranker --pooling likelihood). Without BASE everything is made here.
 ifdef BASE
   CONFIG ?= examples/paper/rrk.toml
+  FROM ?= last
   SFT ?= $(TRAIN)
   ifeq ($(and $(TRAIN),$(TEST)),)
     $(error BASE needs TRAIN=problems.jsonl and TEST=problems.jsonl as well)
@@ -30,6 +32,7 @@ ifdef BASE
   endif
 else
   CONFIG ?= examples/tiny/rrk.toml
+  FROM ?= policy
   BASE := $(D)/data/base
   TRAIN := $(D)/data/train.jsonl
   TEST := $(D)/data/test.jsonl
@@ -49,6 +52,7 @@ else
 endif
 
 TRAIN_N ?= $(N)
+$(if $(filter policy last,$(FROM)),,$(error FROM=$(FROM): choose policy or last))
 
 about_ROUND := the last round
 about_RUN := folder under runs/ (with BASE: the name of the model)
@@ -62,6 +66,7 @@ about_DEV := held-out problems that the probe of PPO executes
 about_TEST := Problem rows that the table is about
 about_SFT := rows to fine-tune on
 about_RERANKER := what the first reranker starts from (empty: the fine-tuned model)
+about_FROM := what later rerankers start from: policy or last
 about_CONFIG := options of every stage
 about_RRK := another installation of rrk
 about_PYTHON := makes .venv
@@ -90,7 +95,7 @@ iterate: $(D)/table-$(ROUND).txt
 help:
 	@sed -n '1,6s/^# \{0,1\}//p' Makefile
 	@echo; echo 'Variables (make iterate NAME=value), now:'
-	@$(foreach v,ROUND RUN SEED JOBS N TRAIN_N BASE TRAIN DEV TEST SFT RERANKER CONFIG RRK PYTHON,printf '  %-9s %-32s %s\n' '$(v)' '$($(v))' '$(about_$(v))';)
+	@$(foreach v,ROUND RUN SEED JOBS N TRAIN_N BASE TRAIN DEV TEST SFT RERANKER FROM CONFIG RRK PYTHON,printf '  %-9s %-32s %s\n' '$(v)' '$($(v))' '$(about_$(v))';)
 
 setup: .venv/ready
 
@@ -222,9 +227,11 @@ $(D)/$(1)/report-before.json: $(D)/$(1)/test-scored-before.jsonl $(D)/$(1)/greed
 endef
 
 previous = $(shell echo $$(($(1) - 1)))
-# PPO starts from the SFT model each round, as in the paper; the reranker goes on from the last one, with all rounds' pairs
-# (on an earlier tiny world, one seed: .620 against .585 ranked pass@1 on the policy's samples when it starts anew).
-$(foreach r,$(rounds),$(eval $(call ROUND_RULES,$(r),$(if $(filter 0,$(r)),$(or $(RERANKER),$(D)/sft),$(D)/$(call previous,$(r))/reranker),$(if $(filter 0,$(r)),$(D)/sft,$(D)/$(r)/policy))))
+# PPO starts from the SFT model each round, as in the paper. The reranker has all rounds' pairs, and starts from the policy that it
+# will rank, whose likelihood is a ranking of its own, or goes on from the last one.
+policy = $(if $(filter 0,$(1)),$(D)/sft,$(D)/$(1)/policy)
+begin = $(if $(filter 0,$(1)),$(or $(RERANKER),$(D)/sft),$(if $(filter policy,$(FROM)),$(call policy,$(1)),$(D)/$(call previous,$(1))/reranker))
+$(foreach r,$(rounds),$(eval $(call ROUND_RULES,$(r),$(call begin,$(r)),$(call policy,$(r)))))
 $(eval $(FIRST_ROUND))
 $(foreach r,$(filter-out 0,$(rounds)),$(eval $(call LATER_ROUND,$(r),$(call previous,$(r)))))
 

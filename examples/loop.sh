@@ -31,8 +31,8 @@ for ((n = 1; n <= rounds; n++)); do
     $rrk execute --problems "$data/train.jsonl" --jobs 2 |
     $rrk rerank --model "$runs/reranker-$((n - 1))" |
     $rrk mine --hard --round "$n" > "$runs/pairs-$n.jsonl"
-  # The reranker goes on from the last one, with the pairs of all rounds.
-  $rrk train-reranker "$runs"/pairs-*.jsonl --model "$runs/reranker-$((n - 1))" --output "$runs/reranker-$n"
+  # The reranker starts from the policy that it will rank, and learns from the pairs of all rounds.
+  $rrk train-reranker "$runs"/pairs-*.jsonl --model "$runs/policy-$n" --output "$runs/reranker-$n"
 done
 
 # Held-out problems: sample, execute, rank, and say how good that is.

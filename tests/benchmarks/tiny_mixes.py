@@ -29,7 +29,8 @@ class Mix:
     flags: tuple[str, ...] | None = ()  # of `rrk mine` on the policy's samples; None: no pairs of these
     replay: bool = True  # round 0's pairs too
     old_positives: bool = False  # the policy's failing programs against the SFT model's passing ones
-    base: str = "0/reranker"
+    base: str = "1/policy"
+    train: tuple[str, ...] = ()  # of `rrk train-reranker`
 
 
 HARD = ("--hard",)
@@ -41,6 +42,9 @@ MIXES = {
     "half hard": Mix(HARD, replay=False),
     LOOP: Mix(HARD),
     "half hard, replay, from the SFT model": Mix(HARD, base="sft"),
+    "half hard, replay, from the last reranker": Mix(HARD, base="0/reranker"),
+    "half hard, replay, all the way": Mix(HARD, train=("--wise-ft", "1")),
+    "half hard, replay, a new head": Mix(HARD, train=("--wise-ft", "1", "--pooling", "last")),
     "all hard, replay": Mix((*HARD, "--hard-share", "1")),
     "half hard, old positives only": Mix(HARD, old_positives=True),
 }
@@ -54,7 +58,7 @@ def mixed(seed: Seed, name: str, samples: str) -> list[list[dict]]:
         source = old_positives(seed) if mix.old_positives else str(seed.at / "1/scored.jsonl")
         pairs.append(seed.rrk(f"{folder}.pairs.jsonl", "mine", source, *mix.flags, "--round", "1"))
     base = str(seed.at / mix.base)
-    reranker = seed.rrk(folder, "train-reranker", *pairs, "-m", base, "--seed", str(seed.seed), "--resume")
+    reranker = seed.rrk(folder, "train-reranker", *pairs, "-m", base, *mix.train, "--seed", str(seed.seed), "--resume")
     return by_problem(seed.rrk(f"{folder}.test.jsonl", "rerank", samples, "-m", reranker))
 
 

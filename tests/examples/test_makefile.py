@@ -31,6 +31,8 @@ bf16 = true
 steps = 4
 batch_size = 8
 lr = 7e-4
+pooling = "likelihood"
+wise_ft = 0.5
 [train-ppo]
 updates = 2
 prompts_per_update = 4
@@ -142,6 +144,17 @@ def test_a_changed_input_makes_again_what_depends_on_it_and_nothing_else(checkou
     assert "0/test-scored.jsonl" in plan
     assert "train-reranker" not in plan
     assert "rrk sample" not in plan
+
+
+def test_later_rerankers_start_from_their_policy_or_from_the_last_one(checkout):
+    for more, base in ((), "2/policy"), (("FROM=last",), "1/reranker"):
+        plan = make(checkout, "from", "--dry-run", *more, rounds=2).stdout
+        lines = [line for line in plan.splitlines() if "train-reranker" in line]
+        assert f"--model runs/from/{base} " in lines[2]
+        assert "--model runs/from/sft " in lines[0]
+    wrong = make(checkout, "from", "--dry-run", "FROM=first")
+    assert wrong.returncode == 2
+    assert "choose policy or last" in wrong.stderr
 
 
 def test_the_first_reranker_may_start_from_another_model(checkout):
