@@ -274,7 +274,8 @@ def load_base(
     model, tokenizer, new = checkpoints.to_classify(path, dtype=torch.float32, attn_implementation=training_attention())
     is_encoder(model.config)
     if new:
-        note(f"{path}: has no trained score; {', '.join(new)} drawn anew (--seed)")
+        better = "; --pooling likelihood begins with what it knows" if checkpoints.generates(path) else ""
+        note(f"{path}: has no trained score; {', '.join(new)} drawn anew (--seed){better}")
     model.config.get_text_config().pad_token_id = pad_id(tokenizer)
     if head(model) is None and not is_encoder(model.config):
         raise RrkError(f"{path}: {type(model).__name__} has no 'score' layer that rrk knows how to train")
