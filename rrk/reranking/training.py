@@ -332,6 +332,7 @@ def _trainer(
     )
     head = "classifier" if scorer.renderer.encoder else "score"
     data = Dataset.from_list(examples)
+    longest = max(len(text) for example in examples for text in example["ids"])
     # Several processes need the pass through DDP's wrapper.
     packed = (
         processes.count() == 1
@@ -342,14 +343,18 @@ def _trainer(
             scorer.pad,
             pooling,
             [place for example in examples[:4] for place in example["first"]],
-            max(len(text) for example in examples for text in example["ids"]),
+            longest,
         )
     )
     if likelihood and not packed:
         window = packing.window(model.config)
         raise RrkError(
             f"{type(model).__name__} cannot read several programs behind one prompt"
-            + (f" past its window of {window} tokens: choose --max-length {window}, or" if window else ": choose")
+            + (
+                f" past its window of {window} tokens: choose --max-length {window}, or"
+                if window is not None and longest > window
+                else ": choose"
+            )
             + " --pooling last"
         )
     trainer = Trainer(
