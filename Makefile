@@ -17,11 +17,11 @@ D := runs/$(RUN)
 
 # With BASE, the loop is yours: TRAIN and TEST are Problem rows (rrk problems), SFT what to fine-tune on (default: TRAIN's
 # canonical solutions), DEV held-out problems that PPO's probe executes, RERANKER what the first reranker starts from (default:
-# the fine-tuned model; any decoder or encoder will do), FROM what later ones start from: last, the reranker before, or policy,
-# the round's own (for train-reranker --pooling likelihood). Without BASE everything is made here.
+# the fine-tuned model; any decoder or encoder will do), FROM what later ones start from: policy, the round's own (the default,
+# but with RERANKER), or last, the reranker before. Without BASE everything is made here.
 ifdef BASE
   CONFIG ?= examples/paper/rrk.toml
-  FROM ?= last
+  FROM ?= $(if $(RERANKER),last,policy)
   SFT ?= $(TRAIN)
   ifeq ($(and $(TRAIN),$(TEST)),)
     $(error BASE needs TRAIN=problems.jsonl and TEST=problems.jsonl as well)

@@ -55,6 +55,7 @@ def given(tmp_path_factory):
 
 COMMANDS = {
     "reranker": ["train-reranker", "pairs.jsonl", "--dev", "dev.jsonl", "--group", "2", "--eval-every", "4"],
+    "head": ["train-reranker", "pairs.jsonl", "--pooling", "last", "--group", "2", "--save-every", "4"],
     "sft": ["train-sft", "solutions.jsonl", "--unverified", "--save-every", "4"],
 }
 
@@ -84,15 +85,17 @@ def weights(folder) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("stage", ["reranker", pytest.param("sft", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "stage", ["reranker", *(pytest.param(name, marks=pytest.mark.slow) for name in ("head", "sft"))]
+)
 def test_two_processes_end_in_the_weights_of_one(given, tmp_path, warm, stage):
     one, two = tmp_path / "one", tmp_path / "two"
     alone = start(warm, given, one, stage, "--steps", "8")
     errors = finish(start(warm, given, two, stage, "--steps", "8", count=2))
     finish(alone)
     spoken = [[line for line in told(e) if line.startswith("rrk")] for e in errors]  # gloo says that it is connected
-    # The reranker's new head is told once, and then the summary.
-    assert [len(lines) for lines in spoken] == [2 if stage == "reranker" else 1, 0], "the first process speaks"
+    # A new head is told once, and then the summary.
+    assert [len(lines) for lines in spoken] == [2 if stage == "head" else 1, 0], "the first process speaks"
     before, after = weights(one), weights(two)
     base = weights(given / "base")
     for name, tensor in before.items():

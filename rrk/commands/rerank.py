@@ -111,8 +111,9 @@ def rerank(
       first         the order in which the candidates stand
       oracle        the verdict itself, the ceiling; `passed`
 
-    --base-url asks `vllm serve RERANKER --runner pooling` (or whatever has its /classify or /pooling), with -m the same folder: the
-    text is rendered here, and the folder's known scores are compared first. Its key comes from OPENAI_API_KEY alone.
+    --base-url asks `vllm serve MODEL` (or whatever echoes log-probabilities in /completions), and for a classifier `vllm serve
+    RERANKER --runner pooling` (/classify or /pooling), with -m the same model: the text is rendered here, and a reranker's known
+    scores are compared first. Its key comes from OPENAI_API_KEY alone.
 
     `rrk sample` writes logprob and tokens, `rrk execute --evidence` writes evidence, `rrk execute` writes passed. The rows of
     a problem stand together (or --unsorted).
@@ -124,6 +125,7 @@ def rerank(
       rrk rerank candidates.jsonl --method b4 --ties ngram -o ranked.jsonl
       rrk rerank candidates.jsonl -m runs/reranker --top 1 --min-confidence 0.8 > sure.jsonl
       rrk rerank candidates.jsonl -m runs/reranker --base-url http://localhost:8000/v1 -j 32 -o ranked.jsonl
+      rrk rerank candidates.jsonl --method likelihood -m Qwen/Qwen2.5-Coder-32B --base-url http://localhost:8000/v1 --top 1
       rrk rerank candidates.jsonl -m runs/reranker --engine ray --ray-address auto -o ranked.jsonl --resume
     """
     import os
@@ -150,8 +152,9 @@ def rerank(
         raise UsageError(f"--method {method} needs -m {models[method]}; without any model: --method ngram")
     if method not in models and model is not None:
         raise UsageError(f"--method {method} uses no model; leave out -m, or choose {', '.join(models)}")
-    if base_url and (method != "reward" or engine == "ray"):
-        raise UsageError(f"--base-url is for --method reward{' without --engine ray' if engine == 'ray' else ''}")
+    if base_url and (method not in _SERVED or engine == "ray"):
+        without = " without --engine ray" if engine == "ray" else ""
+        raise UsageError(f"--base-url is for --method {', '.join(_SERVED)}{without}")
     if min_confidence is not None and method not in ("reward", "fused"):
         raise UsageError(f"--min-confidence needs a calibrated score: reward or fused, not {method}")
     second = METHODS.get(ties) if ties else None
@@ -234,6 +237,7 @@ def rerank(
 
 
 _READ = ("reward", "likelihood", "reviewer", "judge")  # programs are read by a neural network
+_SERVED = ("reward", "likelihood", "reviewer")  # which a server may hold
 
 
 class _Work:
@@ -265,9 +269,12 @@ class _Work:
         self._scorer: Any = None
         self._scores: Callable[[Any], list[float]]
         if server is not None:
+            from rrk.reranking import reviewer
             from rrk.reranking.served import Served
 
-            self._scorer = Served.load(str(model), *server, note=note or self.notes.append)
+            zero_shot = None if method == "reward" else "likelihood"
+            self._scorer = Served.load(str(model), *server, note=note or self.notes.append, zero_shot=zero_shot)
+            self._scored = partial(self._scorer, **({"score": reviewer.score} if method == "reviewer" else {}))
         elif method in _READ:
             from rrk.generation import threads
             from rrk.reranking import reviewer
@@ -311,7 +318,7 @@ class _Work:
         from rrk.reranking.ranking import places
 
         one_by_one = ((problem, self._scores(problem)) for problem in items)
-        for problem, scores in self._scorer(items) if self._side_by_side else one_by_one:
+        for problem, scores in self._scored(items) if self._side_by_side else one_by_one:
             if self._ties is not None:
                 scores = places(scores, self._ties(problem, self._seed))
             yield self._ranked(problem, scores)

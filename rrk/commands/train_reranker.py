@@ -81,7 +81,7 @@ def train_reranker(
     pooling: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            help="last or likelihood (decoders), cls or mean (encoders). likelihood: the score is the generator's mean log-probability of the program. [default: last; cls]"
+            help="likelihood: the score is the generator's mean log-probability of the program, from which training starts; last: a new head on a decoder; cls or mean: on an encoder. [default: likelihood of what writes text; last; cls; a reranker's own]"
         ),
     ] = None,
     beta: Annotated[float, typer.Option(help="What likelihoods are multiplied by in the loss (SimPO's beta).")] = 10.0,
@@ -108,8 +108,9 @@ def train_reranker(
 ) -> None:
     """Train a reranker on pairs (Bradley-Terry, TRL's RewardTrainer); the best by within-problem AUC is kept.
 
-    The folder is an ordinary one-label transformers classifier, with rrk_reranker.json (how text is rendered, golden scores,
-    calibration) and rrk.json (written last: figures and the report card on --dev). TERM saves; --resume goes on bit for bit.
+    A generator stays one, and its likelihood of a program is the score (--pooling); else the folder is an ordinary one-label
+    transformers classifier. With it come rrk_reranker.json (how text is rendered, golden scores, calibration) and rrk.json (written
+    last: figures and the report card on --dev). TERM saves; --resume goes on bit for bit.
 
     \b
     Examples:

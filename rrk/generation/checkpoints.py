@@ -30,6 +30,8 @@ CAUSAL, CLASSIFIER = "CAUSAL_LM", "SEQ_CLS"  # PEFT's task types
 _SHOWN = 3  # weights named in an error
 # AceCoder's reward models (Zeng et al. 2025, arXiv 2502.01718): a generator's trunk, its value head as the score.
 _VALUE_HEAD = re.compile(r"(ForCausalRM|AceCod(e|er)RM)$")
+# Classifiers, encoders, and trunks saved without their head (LlamaModel, but not GPT2LMHeadModel).
+_NO_WRITER = re.compile("Classification|MaskedLM|(?<!LMHead)Model$")
 _RENAMED = {r"^v_head\.summary\.": "score."}
 
 
@@ -158,7 +160,7 @@ def generates(path: str | Path) -> bool:
 
 
 def _writes_nothing(architecture: str) -> bool:
-    return bool("Classification" in architecture or "MaskedLM" in architecture or _VALUE_HEAD.search(architecture))
+    return bool(_NO_WRITER.search(architecture) or _VALUE_HEAD.search(architecture))
 
 
 def causal(path: str | Path, **options: Any) -> tuple[Any, Any]:

@@ -17,8 +17,9 @@ found by lengths, never by comparing ids with the pad token: with pad = eos the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from rrk.errors import RrkError
 from rrk.generation import checkpoints, dtypes, logprobs, packing
 from rrk.generation.logprobs import trunk as trunk
 from rrk.generation.models import pick_device, training_attention
+from rrk.reranking import record
 
 
 @dataclass
@@ -44,6 +46,20 @@ class Batch:
     positions: Tensor | None = None
     cache: Any = None
     first: Tensor | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Tensor]) -> Batch:
+        """The batch among a collator's tensors."""
+        mask = given["attention_mask"]
+        return cls(given["input_ids"], mask, mask.sum(1), given.get("token_type_ids"), first=given.get("first"))
+
+    def rows(self, chosen: Tensor) -> Batch:
+        """The batch of some rows, in their order, no wider than they need."""
+        chosen = chosen.sort().values
+        width = int(self.lengths[chosen].max())
+        types = None if self.types is None else self.types[chosen, :width]
+        first = None if self.first is None else self.first[chosen]
+        return Batch(self.ids[chosen, :width], self.mask[chosen, :width], self.lengths[chosen], types, first=first)
 
 
 def collate(
@@ -88,7 +104,7 @@ def read_scores(model: Any, batch: Batch, pooling: str) -> Tensor:
     if batch.types is not None:
         given["token_type_ids"] = batch.types
     if pooling == "cls":
-        return model(**given).logits.float().squeeze(-1)
+        return model.forward(**given).logits.float().squeeze(-1)  # not by __call__, which may be where we are (`reads`)
     if not is_encoder(model.config):
         given |= {"use_cache": batch.cache is not None, "position_ids": batch.positions, "past_key_values": batch.cache}
     hidden = trunk(model)(**given).last_hidden_state
@@ -126,6 +142,23 @@ def read_packed(model: Any, packed: packing.Packed, pooling: str = "last") -> Te
         return _mean_logprob(model, hidden[row, column], tokens, text, len(packed.row))
     with torch.autocast(hidden.device.type, enabled=False):
         return head(model)(hidden[packed.row, packed.column].float()).squeeze(-1)
+
+
+def reads(model: Any, pooling: str) -> None:
+    """From now on model(batch=...) gives the scores of read_scores or, of a packed batch, read_packed.
+
+    What wraps a model acts on its forward pass: PEFT, and DDP and FSDP, which average gradients and gather weights there.
+    """
+    plain = model.forward
+
+    @wraps(plain)
+    def forward(*given, batch=None, **named):
+        if batch is None:
+            return plain(*given, **named)
+        read = read_packed if isinstance(batch, packing.Packed) else read_scores
+        return read(model, batch, pooling)
+
+    model.forward = forward
 
 
 @torch.no_grad()
@@ -233,10 +266,28 @@ def load(
     return model.to(target).eval(), tokenizer
 
 
+def usual_pooling(path: str | Path) -> str:
+    """What a base's score is read from unless told: a reranker's as it was, an encoder's cls, a generator's likelihood.
+
+    What has no head that writes text: last.
+    """
+    kept = record.read(path)
+    if kept is not None:
+        return kept.rendering.pooling
+    with checkpoints.reading(path):
+        if is_encoder(checkpoints.find(path).config()):
+            return "cls"
+    return "likelihood" if checkpoints.generates(path) else "last"
+
+
+class Unreadable(RrkError):
+    """A generator whose logits are not its head's output as it is."""
+
+
 def _generator(path: str | Path, **options: Any) -> tuple[Any, Any]:
     model, tokenizer = checkpoints.causal(path, **options)
     if not logprobs.is_plain(model):
-        raise RrkError(
+        raise Unreadable(
             f"{path}: {type(model).__name__} changes its logits after the head; its likelihood cannot be read"
         )
     return model, tokenizer
@@ -274,8 +325,7 @@ def load_base(
     model, tokenizer, new = checkpoints.to_classify(path, dtype=torch.float32, attn_implementation=training_attention())
     is_encoder(model.config)
     if new:
-        better = "; --pooling likelihood begins with what it knows" if checkpoints.generates(path) else ""
-        note(f"{path}: has no trained score; {', '.join(new)} drawn anew (--seed){better}")
+        note(f"{path}: has no trained score; {', '.join(new)} drawn anew (--seed)")
     model.config.get_text_config().pad_token_id = pad_id(tokenizer)
     if head(model) is None and not is_encoder(model.config):
         raise RrkError(f"{path}: {type(model).__name__} has no 'score' layer that rrk knows how to train")

@@ -205,7 +205,7 @@ class Collator:
             made = vars(batch) | {"attention_mask": (batch.segments >= 0).long()}  # by which TRL counts tokens
         else:
             plain = network.collate(ids, self.pad, "cpu", first if self.types else None)
-            made = {"input_ids": plain.ids, "attention_mask": plain.mask}
+            made = {"input_ids": plain.ids, "attention_mask": plain.mask, "first": torch.tensor(first)}
             if plain.types is not None:
                 made["token_type_ids"] = plain.types
         return made | {
@@ -264,5 +264,5 @@ def _rows_of(
         elif name == "margin":
             made[name] = grid[compared]
         elif name not in made:
-            made[name] = grid[first : last + 1, :width]
+            made[name] = grid[first : last + 1, :width] if grid.ndim > 1 else grid[first : last + 1]
     return made

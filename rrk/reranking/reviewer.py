@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from rrk import comments, rows
 from rrk.reranking.scorer import Question, Scorer
+from rrk.reranking.served import Served
 
 WEIGHT = 0.5  # of the reviewer beside the coder. Looked at on 67 problems of HumanEval alone: .25 to 1 differed by .001 in AUC
 CUE = '\n\n\n# Docstring of the function above:\n"""'
@@ -24,7 +25,7 @@ def parted(prompt: str, language: str | None = None) -> tuple[str, str]:
     return (code, statement) if statement else ("", prompt.strip())
 
 
-def score(scorer: Scorer, asked: Question, weight: float = WEIGHT) -> list[float]:
+def score(scorer: Scorer | Served, asked: Question, weight: float = WEIGHT) -> list[float]:
     """One score a program, in nats a token; higher is better."""
     code, statement = parted(asked.prompt, asked.language)
     full = [asked.full] * len(asked.programs) if isinstance(asked.full, bool) else asked.full

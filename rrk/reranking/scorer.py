@@ -33,6 +33,7 @@ Note = Callable[[str], None]
 
 BUDGET = {"cpu": 4096, "cuda": 65536}  # tokens a batch
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}  # of golden scores, times 1 + the largest
+LONGEST = 4096  # tokens of a text under a model that rrk did not train
 ZERO_SHOT = {"likelihood": Rendering(pooling="likelihood"), "judge": Rendering("judge")}  # how generators are read
 _KEPT = 8  # a cached token takes about this much less memory and time than one that is read
 
@@ -127,7 +128,7 @@ class Scorer:
                 template = "answer" if pooling == "last" and getattr(tokenizer, "chat_template", None) else "plain"
                 note(f"{path}: not trained by rrk; rendered with the {template} template")
                 rendering = Rendering(template, pooling=pooling)
-            longest = min(network.longest(model, tokenizer) or 2048, 4096)
+            longest = min(network.longest(model, tokenizer) or 2048, LONGEST)
             return cls(model, tokenizer, replace(rendering, max_length=longest), budget=budget, note=note)
         scorer = cls(model, tokenizer, found.rendering, calibration=found.calibration, budget=budget, note=note)
         scorer.check_golden(found.golden, str(path))

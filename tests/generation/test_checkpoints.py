@@ -100,8 +100,7 @@ def test_a_reranker_without_its_head_is_refused_instead_of_scoring_at_random(tmp
 def test_only_what_lies_outside_the_trunk_may_be_new_in_training_and_it_is_said(base, tmp_path):
     said: list[str] = []
     network.load_base(base, 0, said.append)
-    new = "has no trained score; score.weight drawn anew (--seed)"
-    assert said == [f"{base}: {new}; --pooling likelihood begins with what it knows"]
+    assert said == [f"{base}: has no trained score; score.weight drawn anew (--seed)"]
     said.clear()
     network.load_base(rerankers.save(tmp_path / "bert", "bert"), 0, said.append)
     assert "classifier.weight" in said[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -108,7 +109,7 @@ def test_other_scores_than_those_trained_are_a_note_and_no_error(base, tmp_path,
 
     monkeypatch.setattr(finishing, "save", other)
     notes = []
-    result = train(models.pairs(), base, tmp_path / "rr", OPTIONS, note=notes.append)
+    result = train(models.pairs(), base, tmp_path / "rr", replace(OPTIONS, pooling="last"), note=notes.append)
     assert any("differ by up to" in note for note in notes)
     assert result.figures["as_trained"]["same_order"] == 1.0
     assert record.read(tmp_path / "rr") is not None
@@ -123,9 +124,9 @@ def test_bf16_rounding_is_judged_by_the_spread_of_scores():
 
 
 def test_a_reading_that_training_would_not_share_is_refused_before_the_first_step(base, tmp_path, monkeypatch):
-    right = training.network.read_scores
-    monkeypatch.setattr(training.network, "read_scores", lambda *a: right(*a) + 0.1)
-    monkeypatch.setattr(training.network, "can_pack", lambda *_: False)
+    right = training.network.read_packed
+    monkeypatch.setattr(training.network, "read_packed", lambda *a: right(*a) + 0.1)
+    monkeypatch.setattr(training.network, "can_pack", lambda *_: True)
     steps = []
     with pytest.raises(RrkError, match="otherwise in a batch for training than alone"):
         train(models.pairs(), base, tmp_path / "rr", OPTIONS, on_step=lambda step, *_: steps.append(step))

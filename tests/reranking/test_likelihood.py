@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rrk.errors import UsageError
+from rrk.errors import RrkError, UsageError
 from rrk.reranking import network
 from rrk.reranking.render import Renderer, Rendering
 from rrk.reranking.scorer import Question, Scorer
@@ -99,11 +99,11 @@ def test_wise_ft_saves_the_weights_between_the_bases_and_the_trained_ones(tmp_pa
 def test_wise_ft_needs_a_base_that_scores(tmp_path):
     base = models.save(tmp_path / "base", "qwen2")
     with pytest.raises(UsageError, match="its score is new: choose --pooling likelihood"):
-        train(models.pairs(), base, tmp_path / "out", TrainingOptions(steps=1, wise_ft=0.5))
+        train(models.pairs(), base, tmp_path / "out", TrainingOptions(steps=1, wise_ft=0.5, pooling="last"))
     assert not (tmp_path / "out").exists()
     with pytest.raises(UsageError, match="at most 1"):
         TrainingOptions(wise_ft=1.5).check()
-    train(models.pairs(), base, tmp_path / "first", TrainingOptions(steps=1))
+    train(models.pairs(), base, tmp_path / "first", TrainingOptions(steps=1, pooling="last"))
     train(models.pairs(), tmp_path / "first", tmp_path / "second", TrainingOptions(steps=1, wise_ft=0.5))
 
 
@@ -112,6 +112,32 @@ def test_the_command_takes_any_generator_and_no_classifier(tmp_path, rrk):
     model, tokenizer = models.network("qwen2", None), models.tokenizer()
     for row in models.reranked(rrk, "likelihood", base):
         assert row["score"] == pytest.approx(slowly(model, tokenizer, row["prompt"], row["completion"]), abs=1e-4)
-    train(models.pairs(), base, tmp_path / "rr", TrainingOptions(steps=1, lr=1e-6))
+    train(models.pairs(), base, tmp_path / "rr", TrainingOptions(steps=1, lr=1e-6, pooling="last"))
     with pytest.raises(UsageError, match="leave out --method likelihood"):
         Scorer.load(tmp_path / "rr", zero_shot="likelihood")
+
+
+def test_what_writes_text_is_trained_by_its_likelihood_unless_told(tmp_path):
+    """A reranker goes on as it was; a trunk without a head, and logits that are capped behind the head, get a new one."""
+    base = models.save(tmp_path / "base", "qwen2")
+    bert = models.save(tmp_path / "bert", "bert")
+    classifier = models.save(tmp_path / "classifier", "qwen2", labels=1)
+    trunk = tmp_path / "trunk"
+    models.network("llama", None).model.save_pretrained(trunk)
+    usual = {path.name: network.usual_pooling(path) for path in (base, bert, classifier, trunk)}
+    assert usual == {"base": "likelihood", "bert": "cls", "classifier": "last", "trunk": "last"}
+    train(models.pairs(), bert, tmp_path / "mean", TrainingOptions(steps=1, pooling="mean"))
+    assert network.usual_pooling(tmp_path / "mean") == "mean"
+
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    capped = tmp_path / "capped"
+    size = {**models.SIZE, "intermediate_size": 64, "num_key_value_heads": 1, "head_dim": 16}
+    Gemma2ForCausalLM(Gemma2Config(**size, initializer_range=0.3, final_logit_softcapping=1.0)).save_pretrained(capped)
+    models.tokenizer().save_pretrained(capped)
+    notes: list[str] = []
+    train(models.pairs(), capped, tmp_path / "rr", TrainingOptions(steps=1), note=notes.append)
+    assert Scorer.load(tmp_path / "rr").renderer.rendering.pooling == "last"
+    assert any("score.weight drawn anew" in note for note in notes)
+    with pytest.raises(RrkError, match="changes its logits after the head"):
+        train(models.pairs(), capped, tmp_path / "no", TrainingOptions(steps=1, pooling="likelihood"))

@@ -10,10 +10,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from transformers import AutoModelForSequenceClassification  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification  # noqa: E402
 
 from rrk import jsonl  # noqa: E402
 from rrk.errors import RrkError, UsageError  # noqa: E402
+from rrk.reranking.record import Record, write  # noqa: E402
+from rrk.reranking.render import Rendering  # noqa: E402
 from rrk.reranking.scorer import Scorer, question  # noqa: E402
 from rrk.reranking.served import Served  # noqa: E402
 from tests.reranking import models  # noqa: E402
@@ -23,8 +25,11 @@ from tests.test_contract import reranker  # noqa: E402
 class Pooling(ThreadingHTTPServer):
     """vLLM's /classify, /pooling and /v1/models over transformers' own classifier; `how` says what is odd about it."""
 
+    kind = AutoModelForSequenceClassification
+
     def __init__(self, folder, how: str = "", dtype=torch.float32):
-        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype).eval()
+        self.model = self.kind.from_pretrained(folder, dtype=dtype).eval()
+        self.how = how
         self.requests: list[dict] = []
         lock = threading.Lock()
 
@@ -35,24 +40,10 @@ class Pooling(ThreadingHTTPServer):
 
             def do_POST(handler):
                 body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
-                with lock:
+                with lock, torch.inference_mode():
                     self.requests.append({"path": handler.path, **body})
-                    if handler.path == "/classify" and how in ("pooling", "tokens"):
-                        return handler.answer({"detail": "Not Found"}, 404)
-                    assert body["add_special_tokens"] is False
-                    with torch.inference_mode():
-                        logits = [model(torch.tensor([ids])).logits.float()[0].tolist() for ids in body["input"]]
-                if how == "sigmoid" or body["use_activation"]:
-                    logits = [torch.tensor(row).sigmoid().tolist() for row in logits]
-                if how == "softmax":
-                    logits = [[1.0] for _ in logits]
-                if how == "fewer":
-                    logits = logits[1:]
-                if how == "tokens":
-                    logits = [[[0.0], row] for row in logits]
-                name = "data" if handler.path == "/pooling" else "probs"
-                data = [{"index": i, name: row} for i, row in enumerate(logits)]
-                return handler.answer({"object": "list", "data": data[::-1]})
+                    found = self.reply(handler.path, body)
+                handler.answer(*((found, 200) if found else ({"detail": "Not Found"}, 404)))
 
             def answer(handler, value, code=200):
                 data = json.dumps(value).encode()
@@ -68,6 +59,39 @@ class Pooling(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
 
+    def reply(self, path: str, body: dict):
+        if path not in ("/classify", "/pooling") or (path == "/classify" and self.how in ("pooling", "tokens")):
+            return None
+        assert body["add_special_tokens"] is False
+        logits = [self.model(torch.tensor([ids])).logits.float()[0].tolist() for ids in body["input"]]
+        if self.how == "sigmoid" or body["use_activation"]:
+            logits = [torch.tensor(row).sigmoid().tolist() for row in logits]
+        if self.how == "softmax":
+            logits = [[1.0] for _ in logits]
+        if self.how == "fewer":
+            logits = logits[1:]
+        if self.how == "tokens":
+            logits = [[[0.0], row] for row in logits]
+        name = "data" if path == "/pooling" else "probs"
+        return {"object": "list", "data": [{"index": i, name: row} for i, row in enumerate(logits)][::-1]}
+
+
+class Echoing(Pooling):
+    """vLLM's /v1/completions of token ids: the text's own log-probabilities, of its first token none, and a token drawn behind."""
+
+    kind = AutoModelForCausalLM
+
+    def reply(self, path: str, body: dict):
+        if path != "/v1/completions":
+            return None
+        assert (body["echo"], body["max_tokens"], body["temperature"]) == (True, 1, 1.0)
+        choices = []
+        for index, ids in enumerate(body["prompt"]):
+            logp = self.model(torch.tensor([ids])).logits.float()[0].log_softmax(-1)
+            own = [None, *(float(logp[i, token]) for i, token in enumerate(ids[1:])), -3.0]
+            choices.append({"index": index, "logprobs": None if self.how == "no echo" else {"token_logprobs": own}})
+        return {"choices": choices[::-1]}
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -75,12 +99,21 @@ def folder(tmp_path_factory):
     return reranker(tmp_path_factory.mktemp("served") / "reranker")
 
 
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory):
+    """The same of a likelihood."""
+    folder = models.save(tmp_path_factory.mktemp("served") / "generator", "qwen2")
+    how = Rendering(pooling="likelihood")
+    write(folder, Record(how, Scorer(models.network("qwen2", None), models.tokenizer(), how).golden()))
+    return folder
+
+
 @pytest.fixture
-def serve(folder):
+def serve(folder, generator):
     servers = []
 
-    def start(how="", **more):
-        servers.append(Pooling(folder, how, **more))
+    def start(how="", kind=Pooling, **more):
+        servers.append(kind(folder if kind is Pooling else generator, how, **more))
         return servers[-1]
 
     yield start
@@ -134,6 +167,36 @@ def test_equal_programs_are_asked_for_once_and_many_in_parts(folder, serve):
 def test_a_server_that_cannot_be_believed_is_refused_in_one_line(folder, serve, how, said):
     with pytest.raises(RrkError, match=said):
         Served.load(folder, serve(how).url, tries=1)
+
+
+def test_a_likelihood_is_read_from_the_echoed_text(generator, serve):
+    local = Scorer.load(generator, "cpu", "float32")
+    server = serve(kind=Echoing)
+    served = Served.load(generator, server.url, jobs=3)
+    before = len(server.requests)
+    for problem, scores in served(iter(problems())):
+        assert scores == pytest.approx(local.score(*question(problem)), abs=1e-5)
+    assert len(server.requests) - before == len(problems()), "one request a problem"
+    with pytest.raises(RrkError, match="no log-probabilities of the text that was sent"):
+        Served.load(generator, serve("no echo", Echoing).url, tries=1)
+
+
+@pytest.mark.parametrize("method", ["likelihood", "reviewer"])
+def test_a_generator_that_nobody_trained_as_a_reranker_may_be_served_too(serve, rrk, tmp_path, method):
+    base = models.save(tmp_path / "base", "qwen2")
+    server = Echoing(base)
+    try:
+        rows = "".join(json.dumps(row) + "\n" for row in models.candidates()).encode()
+        done = rrk("rerank", "--method", method, "-m", str(base), "--base-url", server.url, input=rows)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.returncode == 0, done.stderr.decode()
+    ours = {(row["task_id"], row["completion_id"]): row["score"] for row in models.reranked(rrk, method, base)}
+    theirs = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(theirs) == len(ours) > 0
+    for row in theirs:
+        assert row["score"] == pytest.approx(ours[row["task_id"], row["completion_id"]], abs=1e-5)
 
 
 def test_another_model_behind_the_url_is_noticed(folder, serve, tmp_path):
