@@ -46,6 +46,8 @@ def waiting(text: str, quiet: bool = False) -> Iterator[None]:
 class Progress:
     """Counts what is done; `total` may be unknown, or a function that is asked once there is something to show.
 
+    Work that is done but waits for what must come out before it counts for the rate and the time left (`ahead`).
+
     `done`: what an earlier run did; it counts as done and not for the rate. `opening`: what a terminal shows until something
     is done. Use as a context manager.
     """
@@ -63,6 +65,7 @@ class Progress:
         self.total: int | None = None if callable(total) else total
         self._ask = total if callable(total) else None
         self.done = self._kept = done
+        self._worked = 0.0  # of this run, where it is known before it is done
         self.opening = opening
         self.started = self.last = time.monotonic()
         self.quiet = quiet
@@ -90,6 +93,14 @@ class Progress:
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count more done; shows at most ten times a second (terminal) or twice a minute (file)."""
         self.done += count
+        self._show(note)
+
+    def ahead(self, count: float) -> None:
+        """So much more of the work is done, in units or parts of them, though what it belongs to may not be out yet."""
+        self._worked += count
+        self._show()
+
+    def _show(self, note: str = "") -> None:
         if self.quiet:
             return
         self._opened()
@@ -113,11 +124,15 @@ class Progress:
             )
 
     def line(self, now: float) -> str:
-        """`120/400 rows, 31.2/s, 9 s left`."""
-        rate = (self.done - self._kept) / max(now - self.started, 1e-9)
-        text = f"{self.done}{f'/{self.total}' if self.total else ''} {self.unit}, {rate:.1f}/s"
+        """`120/400 rows, 31.2/s, 9 s left`; `2/164 rows (31 % drawn), 0.1/s, 1100 s left` where work is ahead."""
+        worked = max(self.done - self._kept, self._worked)
+        rate = worked / max(now - self.started, 1e-9)
+        text = f"{self.done}{f'/{self.total}' if self.total else ''} {self.unit}"
+        if self.total and self._kept + worked >= self.done + 0.01 * self.total:
+            text += f" ({100 * (self._kept + worked) / self.total:.0f} % drawn)"
+        text += f", {rate:.1f}/s"
         if self.total and rate > 0:
-            text += f", {max(self.total - self.done, 0) / rate:.0f} s left"
+            text += f", {max(self.total - self._kept - worked, 0) / rate:.0f} s left"
         return text
 
     def _start_live(self) -> None:

@@ -5,7 +5,8 @@
 
 `work` takes an iterator of items and yields, in order, one list of output rows for each. An item is a row (`unit="row"`)
 or all consecutive rows of one problem (`unit="problem"`). It may read ahead, and need know nothing of files: this module
-does standard input, `--limit`, `--shard`, progress and the summary line; where rows go is rrk/sinks.py.
+does standard input, `--limit`, `--shard`, progress and the summary line; where rows go is rrk/sinks.py. A `work` that does much
+before anything is out may have a method `watch(ahead)`, and calls that (Progress.ahead).
 """
 
 from __future__ import annotations
@@ -157,6 +158,8 @@ def _drive(stage: str, items: Items[Any], work: Work, sink: Sink, summary: Summa
     plural = "rows" if unit == "row" else "problems"
     total = partial(expected, items, io.limit, io.shard, unit)
     with Progress(stage, total, plural, io.quiet, done=summary.items) as progress:
+        if (watch := getattr(work, "watch", None)) is not None:
+            watch(progress.ahead)
         results = work(items)
         try:
             for output in results:

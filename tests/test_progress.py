@@ -129,3 +129,12 @@ def test_help_of_a_verb_and_completion(rrk, tmp_path):
     assert done.returncode == 0
     assert "execute" in (tmp_path / ".config/fish/completions/rrk.fish").read_text()
     assert rrk("--show-completion", "tcsh").returncode == 2
+
+
+def test_work_that_waits_for_its_turn_counts_for_the_time_left():
+    progress = Progress("toy", 100, "problems", quiet=True, done=20)
+    progress.ahead(39.5)
+    progress.advance()
+    assert progress.line(progress.started + 10) == "21/100 problems (60 % drawn), 4.0/s, 10 s left"
+    progress.advance(39)
+    assert progress.line(progress.started + 10) == "60/100 problems, 4.0/s, 10 s left"

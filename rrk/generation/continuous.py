@@ -154,6 +154,8 @@ class Continuous:
                 self._running.remove(row)
                 ended.append(row)
         self.slots.drop(ended)
+        if ended:
+            sampler.ended(len(ended))
 
     def _start_over(self) -> None:
         """All rows go back to the front of the line. Their own random streams give the same programs again."""

@@ -49,6 +49,10 @@ class Engine:
             notice=notice,
         )
 
+    def watch(self, ended: Callable[[int], None]) -> None:
+        """`ended` hears how many programs have ended, each time some have."""
+        self._sampler.ended = ended
+
     @property
     def cost(self) -> dict[str, Any]:
         return memory.cost(self.model)

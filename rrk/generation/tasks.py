@@ -175,6 +175,11 @@ class Work:
         self._finished: Counter[str] = Counter()
         self._tokens = self._read = 0
         self._engine: Engine | None = None
+        self._ahead: Callable[[float], None] | None = None
+
+    def watch(self, ahead: Callable[[float], None]) -> None:
+        """`ahead` hears of programs as they end, in problems: these leave in order, and the first may take longest."""
+        self._ahead = ahead
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -195,6 +200,9 @@ class Work:
             return
         engine = self._engine = self._start()
         size = engine.cost.get("parameters")
+        ahead, watch = self._ahead, getattr(engine, "watch", None)
+        if ahead is not None and watch is not None:
+            watch(lambda count: ahead(count / self._order.samples))
         for done, drawn in engine(Tasks(_Pushed(first, items), self._order)):
             self._finished.update(sample.finish for sample in drawn)
             self._tokens += sum(sample.tokens or 0 for sample in drawn)

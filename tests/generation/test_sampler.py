@@ -19,6 +19,7 @@ from rrk.generation.sampler import Sampler  # noqa: E402
 from rrk.generation.shelf import FIRST, width  # noqa: E402
 from rrk.generation.slots import Slots  # noqa: E402
 from rrk.generation.stopping import StopStrings  # noqa: E402
+from rrk.generation.tasks import Order, Sample, Work  # noqa: E402
 from tests.generation.tiny import make_model  # noqa: E402
 
 KINDS = ["qwen2", "llama", "gpt2", "mistral", "gemma2"]
@@ -376,3 +377,42 @@ def test_a_prompt_never_ends_in_an_eos_that_the_tokenizer_added(qwen):
 
     assert encode_prompt(Adds(), "def") == encode_prompt(tokenizer, "def")
     assert encode_prompt(tokenizer, "") == [0]
+
+
+def test_who_watches_hears_of_all_programs_before_their_problem_is_out(made):
+    """In problems: what Progress counts ahead of the rows."""
+    heard: list[float] = []
+
+    class Engine:
+        about, cost = {}, {}
+        sampler = Sampler(*made["qwen2"], max_tokens=12, exact=False, rows=3)
+
+        def watch(self, ended):
+            self.sampler.ended = ended
+
+        def __call__(self, tasks):
+            for task, group in self.sampler.stream(tasks, tasks.ready):
+                yield task, [Sample(c.text, c.logprob, len(c.ids), c.finish) for c in group]
+
+    work = Work(Order("m", samples=4, max_tokens=12), Engine)
+    work.watch(heard.append)
+    items = [{"task_id": f"t/{i}", "language": "py", "prompt": prompt, "tests": ""} for i, prompt in enumerate(PROMPTS)]
+    for out, _ in enumerate(work(Ready(items)), 1):
+        assert sum(heard) >= out
+    assert sum(heard) == pytest.approx(len(PROMPTS))
+    assert len(heard) > len(PROMPTS)
+
+
+class Ready(list):
+    """Items that nobody has to wait for."""
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not self:
+            raise StopIteration
+        return self.pop(0)
+
+    def ready(self) -> bool:
+        return True
