@@ -102,7 +102,7 @@ setup: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --upgrade pip
-	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[train,plot,fusion,ray,test]'
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[train,plot,ray,test]'
 	@touch $@
 	@echo "rrk is installed in .venv: '. .venv/bin/activate' puts it on your PATH, or call .venv/bin/rrk"
 

@@ -15,17 +15,14 @@ from pathlib import Path
 EXTRAS = {
     "train": ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "tokenizers", "safetensors"),
     "plot": ("matplotlib",),
-    "fusion": ("sklearn",),
     "hub": ("datasets",),
     "gguf": ("gguf",),
     "qlora": ("bitsandbytes",),
     "ray": ("ray",),
 }
-_DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 _FOR = {
     "train": "sample, rerank -m, train-*",
     "plot": "--plot",
-    "fusion": "train-fusion, compare",
     "hub": "problems without --file",
     "gguf": "-m FILE.gguf",
     "qlora": "train-* --qlora",
@@ -38,7 +35,7 @@ def look() -> Iterator[tuple[str, str, str, str]]:
     """A finding an extra, one on the disk."""
     missing = []
     for extra, modules in EXTRAS.items():
-        found = {_DISTRIBUTIONS.get(module, module): _version(module) for module in modules}
+        found = {module: _version(module) for module in modules}
         lacks = [name for name, version in found.items() if version is None]
         if lacks:
             missing.append(extra)
@@ -64,7 +61,7 @@ def _version(module: str) -> str | None:
     from importlib import metadata
 
     try:
-        return metadata.version(_DISTRIBUTIONS.get(module, module))
+        return metadata.version(module)
     except metadata.PackageNotFoundError:
         return None
 

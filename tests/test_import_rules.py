@@ -201,7 +201,6 @@ def test_commands_import_only_typer_and_the_standard_library_at_the_top(path):
         "numpy",
         "orjson",
         "rich",
-        "sklearn",
         "zstandard",
         "matplotlib",
     }

@@ -113,8 +113,6 @@ def files(tmp_path):
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_full_disk_is_one_line_of_every_writer(files, name):
-    if name == "train-fusion":
-        pytest.importorskip("sklearn")
     done = small_disk(files, rrk_command(*WRITERS[name]))
     assert done.returncode == 1, done.stderr
     assert "make room" in done.stderr.splitlines()[-1]

@@ -213,11 +213,10 @@ def test_an_uncalibrated_reranker_cannot_abstain(rrk, reranker, tmp_path):
 
 
 def test_fused_ranks_by_its_probability_which_is_its_confidence(rrk, tmp_path):
-    pytest.importorskip("sklearn")
-    judged = rows(problems=12)
+    judged = [{**row, "passed": row["completion_id"] == 0} for row in rows(problems=12)]
     (tmp_path / "judged.jsonl").write_bytes(encode(judged))
     assert rrk("train-fusion", "judged.jsonl", "-o", "fusion.json", "--folds", "2").returncode == 0
     command = ["rerank", "--method", "fused", "-m", "fusion.json", "--min-confidence", "0.1"]
     out = ranked(rrk(*command, input=encode(rows(problems=5))))
     assert all(row["confidence"] == row["score"] and 0 < row["score"] < 1 for row in out)
-    assert all(row["passed"] for row in out if row["rank"] == 1)
+    assert all(row["completion_id"] == 0 for row in out if row["rank"] == 1)

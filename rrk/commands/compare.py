@@ -38,8 +38,8 @@ def compare(
     """Try every way of choosing that the rows allow, and say which to use.
 
     Needs `passed` (rrk execute). A method joins in where all rows have its fields: logprob, tokens, evidence, score (as
-    `reward`). `fused` is cross-fitted by problem and needs scikit-learn. Figures: how often the best-ranked candidate
-    passes, with 95 % intervals over base problems; the difference to the best method is paired. Rows may stand in any order.
+    `reward`). `fused` is cross-fitted by problem. Figures: how often the best-ranked candidate passes, with 95 % intervals over base
+    problems; the difference to the best method is paired. Rows may stand in any order.
 
     NAME=FILE is one more line: what that file's rows choose by their `score`, or one sample where they have none, be it of another
     model. Rows of several languages have a column each; the figure is the mean over languages.
