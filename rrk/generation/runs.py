@@ -74,6 +74,34 @@ def settings(seed: int, report: Sequence[str] = (), out: Path | None = None) -> 
     }
 
 
+def arguments(
+    kind: Any, options: Any, out: Path, lr: float, micro: int, passes: int, report: Sequence[str], **more: Any
+) -> Any:
+    """TRL's configuration (of class `kind`) of a stage that trains by transformers' Trainer; `more` is the stage's own.
+
+    options: of the stage, which has steps, epochs, weight_decay, warmup, schedule, bf16, gradient_checkpointing and seed.
+    """
+    # Renamed in transformers 5.2x; TRL's default is on.
+    known = kind.__dataclass_fields__
+    checkpointing = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
+    return kind(
+        output_dir=str(out / CHECKPOINTS),
+        max_steps=options.steps or -1,
+        num_train_epochs=options.epochs,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=passes,
+        learning_rate=lr,
+        weight_decay=options.weight_decay,
+        warmup_steps=options.warmup,
+        lr_scheduler_type=options.schedule,
+        max_length=None,
+        bf16=options.bf16,
+        **{checkpointing: options.gradient_checkpointing},
+        **settings(options.seed, report, out),
+        **more,
+    )
+
+
 def loss_text(loss: float | None) -> str:
     """The loss in a summary line."""
     return "no loss" if loss is None else f"loss {loss:.3f}"

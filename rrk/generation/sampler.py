@@ -69,9 +69,8 @@ class Sampler:
         self.model, self.tokenizer = model, tokenizer
         self.max_tokens, self.stop = max_tokens, tuple(stop)
         self.bf16, self.notice = bf16, notice
-        self.ended: Callable[[int], None] = lambda count: (
-            None
-        )  # hears of programs as they end, where rows go on without them
+        # Hears how many programs have ended, where rows go on without them.
+        self.ended: Callable[[int], None] = lambda count: None
         self.device = next(model.parameters()).device
         self.eos = eos_ids(model, tokenizer)
         self.longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 60

@@ -247,28 +247,11 @@ def _trainer(model, tokenizer, data, options: SftOptions, lr: float, out: Path, 
         return {"input_ids": fill("input_ids", pad), "attention_mask": mask, "labels": fill("labels", -100)}
 
     micro, passes = processes.split(options.batch_size, options.micro_batch)
-    known = SFTConfig.__dataclass_fields__
-    checkpointing = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
-    more: dict[str, Any] = {checkpointing: options.gradient_checkpointing}
-    arguments = SFTConfig(
-        output_dir=str(out / runs.CHECKPOINTS),
-        max_steps=options.steps or -1,
-        num_train_epochs=options.epochs,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=passes,
-        learning_rate=lr,
-        weight_decay=options.weight_decay,
-        warmup_steps=options.warmup,
-        lr_scheduler_type=options.schedule,
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        # Not grouped by length, which saves a third of the padding: the tiny model learnt clearly less from such batches.
-        bf16=options.bf16,
-        save_steps=options.save_every,
-        save_total_limit=1,
-        **runs.settings(options.seed, report, out),
-        **more,
-    )
+    # Not grouped by length, which saves a third of the padding: the tiny model learnt clearly less from such batches.
+    arguments = runs.arguments(
+        SFTConfig, options, out, lr, micro, passes, report,
+        dataset_kwargs={"skip_prepare_dataset": True}, save_steps=options.save_every, save_total_limit=1,
+    )  # fmt: skip
     model.train()
     trainer = Trainer(
         model=model,

@@ -60,7 +60,6 @@ def check(trainer: Any, scorer: Scorer, base: str | Path) -> None:
     model = plain(trainer)
     training = model.training
     model.eval()
-    model.config.get_text_config().pad_token_id = scorer.pad
     try:
         few = shortest(trainer.train_dataset, FEW)
         trained, scored = as_trained(trainer, few, exact=True), as_scored(model, scorer, few)

@@ -44,7 +44,7 @@ def make(
 ) -> Any:
     """The trainer of `examples` (rrk.reranking.pairs.groups). `model` gives scores from now on, if called with batch=."""
     from datasets import Dataset
-    from trl import RewardTrainer
+    from trl import RewardConfig, RewardTrainer
 
     runs.silence()  # after the import, which sets a verbosity of its own
 
@@ -130,7 +130,18 @@ def make(
     data = Dataset.from_list(list(examples))
     trainer = Trainer(
         model=model,
-        args=_arguments(options, lr, out, dev is not None, report, likelihood, micro, passes),
+        args=runs.arguments(
+            RewardConfig,
+            options,
+            out,
+            lr,
+            micro,
+            passes,
+            report,
+            center_rewards_coefficient=None if likelihood else options.center or None,
+            save_total_limit=2,
+            **_evaluation(options, dev is not None),
+        ),
         data_collator=Collator(scorer.pad, scorer.renderer.type_ids, packed),
         train_dataset=data,
         # evaluate() has its own; Trainer only asks whether there is one.
@@ -162,46 +173,15 @@ def _callbacks(options: TrainingOptions, dev: bool, should_stop, on_step, report
     return [*made, EarlyStoppingCallback(options.patience)] if dev and options.patience else made
 
 
-def _arguments(
-    options: TrainingOptions,
-    lr: float,
-    out: Path,
-    dev: bool,
-    report: Sequence[str],
-    likelihood: bool,
-    micro: int,
-    passes: int,
-) -> Any:
-    from trl import RewardConfig
-
-    evaluation: dict[str, Any] = {"save_steps": options.save_every}
-    if dev:
-        evaluation = {
-            "eval_strategy": "steps",
-            "eval_steps": options.eval_every,
-            "save_steps": options.eval_every,
-            "load_best_model_at_end": True,
-            "metric_for_best_model": "eval_auc",
-            "greater_is_better": True,
-        }
-    # Renamed in transformers 5.2x; TRL's default is on.
-    known = RewardConfig.__dataclass_fields__
-    checkpointing = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
-    evaluation[checkpointing] = options.gradient_checkpointing
-    return RewardConfig(
-        output_dir=str(out / runs.CHECKPOINTS),
-        max_steps=options.steps or -1,
-        num_train_epochs=options.epochs,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=passes,
-        learning_rate=lr,
-        weight_decay=options.weight_decay,
-        warmup_steps=options.warmup,
-        lr_scheduler_type=options.schedule,
-        center_rewards_coefficient=None if likelihood else options.center or None,
-        max_length=None,
-        bf16=options.bf16,
-        save_total_limit=2,
-        **runs.settings(options.seed, report, out),
-        **evaluation,
-    )
+def _evaluation(options: TrainingOptions, dev: bool) -> dict[str, Any]:
+    """When to save, and with dev problems when to look and what to keep."""
+    if not dev:
+        return {"save_steps": options.save_every}
+    return {
+        "eval_strategy": "steps",
+        "eval_steps": options.eval_every,
+        "save_steps": options.eval_every,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_auc",
+        "greater_is_better": True,
+    }

@@ -316,7 +316,7 @@ def main() -> None:
     add("--max-length", type=int, default=320)
     add("--dev-share", type=float, default=0.0, help="choose the checkpoint on this share of the training problems")
     add("--eval-every", type=int, default=30)
-    add("--options", default="--weight-decay=0.05", help="further options of rrk train-reranker")
+    add("--options", default="--weight-decay=0.05 --pooling=last", help="further options of rrk train-reranker")
     add("--seeds", type=int, default=1, help="rerankers whose scores are averaged")
     add("--seed", type=int, default=0)
     given = parser.parse_args()
