@@ -18,8 +18,10 @@ from typing import Any
 import torch
 
 from rrk.errors import UsageError
+from rrk.generation import int8
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+INT8 = "int8"
 LARGE = 20_000_000  # parameters
 
 
@@ -28,9 +30,12 @@ def pick(asked: str, device: torch.device, size: Callable[[], int]) -> Any:
 
     `size` counts the model's parameters; called only where that decides.
     """
+    if asked == INT8:
+        int8.check(device)
+        return "auto"  # and once it is there, `settle` makes it smaller
     if asked != "auto":
         if asked not in DTYPES:
-            raise UsageError(f"--dtype {asked}: one of auto, {', '.join(DTYPES)}")
+            raise UsageError(f"--dtype {asked}: one of auto, {', '.join(DTYPES)}, {INT8}")
         return DTYPES[asked]
     if device.type != "cpu":
         return "auto"
@@ -41,6 +46,13 @@ def picker(asked: str, device: torch.device) -> Callable[[Any, Any], Any]:
     """pick() for when the model's config and Auto class are known; a name that is none is refused at once."""
     pick(asked, device, lambda: 0)
     return lambda config, kind: pick(asked, device, lambda: parameters(config, kind))
+
+
+def settle(asked: str, model: Any, part: Any = None) -> None:
+    """What is left to do for --dtype once a model is loaded. `part`: the only part of it that may be in 8 bits."""
+    if asked == INT8:
+        int8.shrink(model if part is None else part)
+        model.float()
 
 
 def multiplies_bfloat16() -> bool:
@@ -64,6 +76,8 @@ def parameters(config: Any, kind: Any) -> int:
 
 def name(model: Any) -> str:
     """The format of a loaded model's weights, as --dtype calls it; of most of them, where a head is kept wider."""
+    if int8.is_int8(model):
+        return INT8
     counts: dict[torch.dtype, int] = {}
     for weight in model.parameters():
         counts[weight.dtype] = counts.get(weight.dtype, 0) + weight.numel()

@@ -53,6 +53,7 @@ def load(path: str | Path, device: str = "auto", dtype: str = "auto", attention:
     """
     where = pick_device(device)
     model, tokenizer = checkpoints.causal(path, dtype=dtypes.picker(dtype, where), attn_implementation=attention)
+    dtypes.settle(dtype, model)
     if not eos_ids(model, tokenizer):
         raise RrkError(f"{path}: neither model nor tokenizer names an end-of-sequence token; set eos_token")
     return model.to(where).eval(), tokenizer

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from rrk.errors import RrkError, UsageError
-from rrk.generation import dtypes
+from rrk.generation import dtypes, int8
 from rrk.generation.continuous import Continuous
 from rrk.generation.decoding import Unsupported
 from rrk.generation.exact import Batches
@@ -149,7 +149,7 @@ class Sampler:
         for row, owner in enumerate(owners):
             ids = torch.tensor([prompts[owner] + more[row]], device=self.device)
             want = self.model(ids).logits[0, len(prompts[owner]) - 1 : -1].float()
-            plain = want.dtype == next(self.model.parameters()).dtype and not self.bf16
+            plain = want.dtype == next(self.model.parameters()).dtype and not self.bf16 and not int8.is_int8(self.model)
             tolerance = (1e-4 if plain else 0.1) * max(1.0, float(want.abs().max()))
             if not bool(((ours[:, row, : want.shape[-1]] - want).abs() <= tolerance).all()):
                 return False
@@ -188,7 +188,7 @@ class Sampler:
     def _is_small(self) -> bool:
         weights = list(self.model.parameters())
         small = sum(weight.numel() for weight in weights) < dtypes.LARGE
-        return small and self.device.type == "cpu" and weights[0].dtype == torch.float32
+        return small and self.device.type == "cpu" and dtypes.name(self.model) == "float32"
 
     def _rows_by_memory(self) -> int:
         memory = MEMORY if self.device.type == "cpu" else torch.cuda.mem_get_info(self.device)[0] // 2

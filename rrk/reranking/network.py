@@ -256,8 +256,10 @@ def load(
     if judge or pooling == "likelihood":
         model, tokenizer = _generator(path, dtype=dtypes.picker(dtype, target))
         model = _judging(model, tokenizer) if judge else model
+        dtypes.settle(dtype, model, trunk(model))
         return model.to(target).eval(), tokenizer
     model, tokenizer = checkpoints.classifier(path, dtype=dtypes.picker(dtype, target))
+    dtypes.settle(dtype, model, trunk(model))
     model.config.get_text_config().pad_token_id = pad_id(tokenizer)
     if head(model) is not None:
         head(model).float()

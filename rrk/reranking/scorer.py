@@ -32,7 +32,8 @@ T = TypeVar("T")
 Note = Callable[[str], None]
 
 BUDGET = {"cpu": 4096, "cuda": 65536}  # tokens a batch
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}  # of golden scores, times 1 + the largest
+# Of golden scores, times 1 + the largest.
+TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 6e-2, "int8": 6e-2}
 LONGEST = 4096  # tokens of a text under a model that rrk did not train
 ZERO_SHOT = {"likelihood": Rendering(pooling="likelihood"), "judge": Rendering("judge")}  # how generators are read
 _KEPT = 8  # a cached token takes about this much less memory and time than one that is read
@@ -191,9 +192,8 @@ class Scorer:
         own deviation was .33): that is measured here and taken off, for it would spoil the calibration and says nothing of order.
         """
         found = self.golden()
-        kind = next(network.trunk(self.model).parameters()).dtype
-        tolerance = TOLERANCE.get(kind, 6e-2)
-        if kind != torch.float32 and expected:
+        tolerance = TOLERANCE.get(self.dtype, 6e-2)
+        if self.dtype != "float32" and expected:
             self.shift = sum(expected) / len(expected) - sum(found) / len(found)
             found = [score + self.shift for score in found]
         # Rounding goes by the size of what is added up, not of what is left of it: a score near 0 has as much as the others.
@@ -214,7 +214,7 @@ class Scorer:
             with_cache = self.golden()
             self.share = False
             plain = self.golden()
-            limit = 10 * TOLERANCE.get(next(network.trunk(self.model).parameters()).dtype, 6e-2)
+            limit = 10 * TOLERANCE.get(self.dtype, 6e-2)
             self.share = all(abs(a - b) <= limit * (1 + abs(b)) for a, b in zip(with_cache, plain, strict=True))
             if not self.share:
                 self.note(

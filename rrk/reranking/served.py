@@ -18,8 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rrk.errors import RrkError, UsageError
 from rrk.generation import checkpoints
 from rrk.generation.http import TRIES, Client, Status, side_by_side
@@ -133,14 +131,14 @@ class Served:
         found = [score for golden in record.GOLDEN for score in self.score(*Question(*golden))]
         self.renderer.cuts = cuts
         # As coarse as a server's dtype may be; what fewer bits move alike is taken off, as in Scorer.check_golden.
-        allowed = TOLERANCE[torch.bfloat16] * (1 + max(map(abs, expected), default=0.0))
+        allowed = TOLERANCE["bfloat16"] * (1 + max(map(abs, expected), default=0.0))
         readings: list[Callable[[float], float]] = [float]
         if all(0 < value < 1 for value in found):
             readings.append(_logit)
         for raw in readings:
             scores = [raw(value) for value in found]
             shift = sum(expected) / len(expected) - sum(scores) / len(scores)
-            if abs(shift) < TOLERANCE[torch.float32]:
+            if abs(shift) < TOLERANCE["float32"]:
                 shift = 0.0
             if all(abs(was - now - shift) <= allowed for was, now in zip(expected, scores, strict=True)):
                 self._raw, self._shift = raw, shift
