@@ -10,14 +10,16 @@ that turn a raw score into a probability, fitted on dev problems.
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import orjson
 
 from rrk import jsonl, manifest
-from rrk.errors import RrkError
+from rrk.errors import RrkError, UsageError
 from rrk.generation import runs
 from rrk.reranking.render import Rendering
 
@@ -44,6 +46,14 @@ class Record:
     rendering: Rendering
     golden: list[float]
     calibration: tuple[float, float] | None = None
+
+
+def probability(calibration: tuple[float, float] | None, scores: Sequence[float]) -> list[float]:
+    """Chance of passing by Platt's parameters, fitted on dev problems. UsageError where a reranker has none."""
+    if calibration is None:
+        raise UsageError("the reranker is not calibrated: train it with `rrk train-reranker --dev SCORED_ROWS`")
+    a, b = calibration
+    return [0.5 * (1.0 + math.tanh(0.5 * (a + b * score))) for score in scores]
 
 
 def write(folder: str | Path, record: Record) -> None:

@@ -171,11 +171,8 @@ class Scorer:
         return [[groups[text.prefix][text.suffix] + self.shift for text in rendered] for rendered in texts]
 
     def probability(self, scores: Sequence[float]) -> list[float]:
-        """Chance of passing by Platt's parameters, fitted on dev problems. UsageError where the reranker has none."""
-        if self.calibration is None:
-            raise UsageError("the reranker is not calibrated: train it with `rrk train-reranker --dev SCORED_ROWS`")
-        a, b = self.calibration
-        return [0.5 * (1.0 + math.tanh(0.5 * (a + b * score))) for score in scores]
+        """Of passing: record.probability."""
+        return record.probability(self.calibration, scores)
 
     def golden(self) -> list[float]:
         """Scores of record.GOLDEN, in order."""

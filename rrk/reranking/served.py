@@ -119,11 +119,8 @@ class Served:
         return [[self._raw(known[text]) + self._shift for text in texts] for texts in asked]
 
     def probability(self, scores: Sequence[float]) -> list[float]:
-        """Chance of passing by Platt's parameters. UsageError where the reranker has none."""
-        if self.calibration is None:
-            raise UsageError("the reranker is not calibrated: train it with `rrk train-reranker --dev SCORED_ROWS`")
-        a, b = self.calibration
-        return [0.5 * (1.0 + math.tanh(0.5 * (a + b * score))) for score in scores]
+        """Of passing: record.probability."""
+        return record.probability(self.calibration, scores)
 
     def check_golden(self, expected: Sequence[float], name: str) -> None:
         """Learn from the golden programs what the server's numbers are. RrkError if they are not this model's."""
