@@ -28,10 +28,10 @@ from rrk import case_benchmarks, cases, evalplus_tests, jsonl, rows
 from rrk.errors import RowError, RrkError, UsageError
 
 SOURCES = ("humaneval", "mbpp", "humaneval+", "mbpp+", "multipl-e", "humanevalpack", *case_benchmarks.SOURCES)
-# Chen et al. 2021, section 2.1, and "@" and blank-space variants that later harnesses share.
-PYTHON_STOPS = ["\nclass ", "\ndef ", "\n#", "\nif ", "\nprint("]
+# Chen et al. 2021, section 2.1; and where a chat model, which thinks itself in a fenced block, ends it (EvalPlus has that, too).
+PYTHON_STOPS = ["\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(", "\n```"]
 # MBPP completions begin with the function itself, so "\ndef " would cut helpers off; they end where a script begins.
-MBPP_STOPS = ["\nif __name__", "\nprint(", '\n"""', "\nassert "]
+MBPP_STOPS = ["\nif __name__", "\nprint(", '\n"""', "\nassert ", "\n```"]
 _PACK = {"Python": "py", "CPP": "cpp", "Java": "java", "JavaScript": "js", "Go": "go", "Rust": "rs"}
 
 

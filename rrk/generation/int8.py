@@ -4,8 +4,8 @@ section 2.1) quantise by vectors: a scale for each row of the weights, and for e
     int8.check(device)          # UsageError where it would be slow or wrong
     int8.shrink(model)          # in place; the rest should be float32
 
-A processor with VNNI multiplies 8-bit integers three to four times as fast as float32 and reads a quarter of the bytes. The
-rounding costs about what a 4-bit file has cost before (tests/benchmarks/README.md). Nothing is trained in it.
+A processor with VNNI multiplies 8-bit integers three to four times as fast as float32 and reads a quarter of the bytes: Qwen 0.5B
+samples in half the time, and loses .006 nats a token (tests/benchmarks/README.md). Nothing is trained in it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
     figures = train(rows, "base", "runs/sft", SftOptions(steps=600))
 
 Rows are Candidates (where `passed` is there, only passing ones), Problems with a canonical_solution, or plain (prompt,
-completion). A prompt is read as `rrk sample` reads it, and a completion ends with EOS: what is trained is what is sampled.
+completion). A prompt is read as `rrk sample` reads it, and a completion ends with EOS: what is trained is what is sampled. A sample
+that a stop string cut off has no EOS (`ends`).
 A run that is stopped saves a checkpoint; --resume ends in the same weights bit for bit.
 """
 
@@ -78,6 +79,15 @@ def solution(row: dict[str, Any]) -> tuple[str, str] | None:
     return fields.need(row, "prompt"), text
 
 
+def ends(row: dict[str, Any]) -> bool:
+    """Whether EOS follows the completion. Not where a stop string cut it off: there the model had more to write, and will again.
+
+    Half taught to end at that point, a chat model does what it does at the end of its code: it explains it (measured in
+    examples/real/README.md).
+    """
+    return row.get("finish_reason") not in ("stop", "length")
+
+
 def examples(
     rows: Iterable[dict[str, Any]], tokenizer: Any, max_length: int
 ) -> tuple[list[dict[str, Any]], Counter[str]]:
@@ -97,7 +107,9 @@ def examples(
         else:
             seen.add(pair)
             prompt = encode_prompt(tokenizer, pair[0])
-            answer = [*tokenizer(pair[1], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+            answer = list(tokenizer(pair[1], add_special_tokens=False)["input_ids"])
+            if ends(row):
+                answer.append(tokenizer.eos_token_id)
             room = max_length - len(answer)
             if room < 1:
                 left["too long"] += 1

@@ -64,6 +64,16 @@ def test_only_the_completion_and_its_eos_carry_loss_and_copies_count_once(base):
     assert made[0]["input_ids"][-len(learnt) :] == learnt
 
 
+def test_a_program_that_a_stop_string_cut_off_is_not_taught_to_end_there(base):
+    _, tokenizer = load(base)
+    rows = [
+        {**ROWS[0], "finish_reason": how, "completion": f"    return {how!r}\n"} for how in ("eos", "stop", "length")
+    ]
+    made, _ = sft.examples(rows, tokenizer, 100)
+    assert [row["labels"][-1] == tokenizer.eos_token_id for row in made] == [True, False, False]
+    assert tokenizer.decode([label for label in made[1]["labels"] if label != -100]) == rows[1]["completion"]
+
+
 def test_a_long_prompt_loses_its_beginning_and_a_long_completion_is_left_out(base):
     _, tokenizer = load(base)
     made, left = sft.examples(
