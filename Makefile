@@ -16,7 +16,7 @@ RRK ?= .venv/bin/rrk
 D := runs/$(RUN)
 
 # With BASE, the loop is yours: TRAIN and TEST are Problem rows (rrk problems), SFT what to fine-tune on (default: TRAIN's
-# canonical solutions), DEV held-out problems that PPO's probe executes, RERANKER what the first reranker starts from (default:
+# canonical solutions; none: BASE is an instruct model, which stays as it is), DEV held-out problems that PPO's probe executes, RERANKER what the first reranker starts from (default:
 # the fine-tuned model; any decoder or encoder will do), FROM what later ones start from: policy, the round's own (the default,
 # but with RERANKER), or last, the reranker before. Without BASE everything is made here.
 ifdef BASE
@@ -64,7 +64,7 @@ about_BASE := a code model of yours: a folder, or a name on the hub
 about_TRAIN := Problem rows to train on
 about_DEV := held-out problems that the probe of PPO executes
 about_TEST := Problem rows that the table is about
-about_SFT := rows to fine-tune on
+about_SFT := rows to fine-tune on, or none
 about_RERANKER := what the first reranker starts from (empty: the fine-tuned model)
 about_FROM := what later rerankers start from: policy or last
 about_CONFIG := options of every stage
@@ -137,7 +137,7 @@ $(D)/sft/rrk.json: $(SFT) | $(READY)
 # ---- one round: $(1) its number, $(2) the reranker's base, $(3) the generator's folder --------------------------------------
 
 define ROUND_RULES
-$(D)/$(1)/samples.jsonl: $(TRAIN) $(3)/rrk.json
+$(D)/$(1)/samples.jsonl: $(TRAIN) $(call made,$(3))
 	$$(stale)
 	@mkdir -p $(D)/$(1)
 	$(rrk) sample $(TRAIN) --model $(3) -n $(TRAIN_N) --output $$@ $(again)
@@ -146,7 +146,7 @@ $(D)/$(1)/verdicts.jsonl: $(D)/$(1)/samples.jsonl
 	$$(stale)
 	$(rrk) execute $$< --problems $(TRAIN) --jobs $(JOBS) --output $$@ --resume
 
-$(D)/$(1)/reranker/rrk.json: $(if $(filter $(RERANKER),$(2)),,$(2)/rrk.json) $(foreach r,$(filter-out $(shell seq $(1) $(ROUND) | tail -n +2),$(rounds)),$(D)/$(r)/pairs.jsonl)
+$(D)/$(1)/reranker/rrk.json: $(call made,$(2)) $(foreach r,$(filter-out $(shell seq $(1) $(ROUND) | tail -n +2),$(rounds)),$(D)/$(r)/pairs.jsonl)
 	$$(stale)
 	$(train) train-reranker $$(filter %.jsonl,$$^) --model $(2) --output $(D)/$(1)/reranker $(again)
 
@@ -154,7 +154,7 @@ $(D)/$(1)/train-scored.jsonl: $(D)/$(1)/verdicts.jsonl $(D)/$(1)/reranker/rrk.js
 	$$(stale)
 	$(rrk) rerank $$< --model $(D)/$(1)/reranker --output $$@ $(again)
 
-$(D)/$(1)/test-samples.jsonl: $(TEST) $(3)/rrk.json
+$(D)/$(1)/test-samples.jsonl: $(TEST) $(call made,$(3))
 	$$(stale)
 	@mkdir -p $(D)/$(1)
 	$(rrk) sample $(TEST) --model $(3) -n $(N) --output $$@ $(again)
@@ -163,7 +163,7 @@ $(D)/$(1)/test-verdicts.jsonl: $(D)/$(1)/test-samples.jsonl
 	$$(stale)
 	$(rrk) execute $$< --problems $(TEST) --jobs $(JOBS) --output $$@ --resume
 
-$(D)/$(1)/greedy-samples.jsonl: $(TEST) $(3)/rrk.json
+$(D)/$(1)/greedy-samples.jsonl: $(TEST) $(call made,$(3))
 	$$(stale)
 	@mkdir -p $(D)/$(1)
 	$(rrk) sample $(TEST) --model $(3) -n 1 --temperature 0 --output $$@ $(again)
@@ -205,9 +205,9 @@ $(D)/0/pairs.jsonl: $(D)/0/verdicts.jsonl
 endef
 
 define LATER_ROUND
-$(D)/$(1)/policy/rrk.json: $(TRAIN) $(DEV) $(D)/sft/rrk.json $(D)/$(2)/reranker/rrk.json
+$(D)/$(1)/policy/rrk.json: $(TRAIN) $(DEV) $(call made,$(START)) $(D)/$(2)/reranker/rrk.json
 	$$(stale)
-	$(train) train-ppo $(TRAIN) --model $(D)/sft --reranker $(D)/$(2)/reranker $(if $(DEV),--probe $(DEV)) --jobs $(JOBS) --output $(D)/$(1)/policy $(again)
+	$(train) train-ppo $(TRAIN) --model $(START) --reranker $(D)/$(2)/reranker $(if $(DEV),--probe $(DEV)) --jobs $(JOBS) --output $(D)/$(1)/policy $(again)
 
 $(D)/$(1)/scored.jsonl: $(D)/$(1)/verdicts.jsonl $(D)/$(2)/reranker/rrk.json
 	$$(stale)
@@ -229,8 +229,11 @@ endef
 previous = $(shell echo $$(($(1) - 1)))
 # PPO starts from the SFT model each round, as in the paper. The reranker has all rounds' pairs, and starts from the policy that it
 # will rank, whose likelihood is a ranking of its own, or goes on from the last one.
-policy = $(if $(filter 0,$(1)),$(D)/sft,$(D)/$(1)/policy)
-begin = $(if $(filter 0,$(1)),$(or $(RERANKER),$(D)/sft),$(if $(filter policy,$(FROM)),$(call policy,$(1)),$(D)/$(call previous,$(1))/reranker))
+START := $(if $(filter none,$(SFT)),$(BASE),$(D)/sft)
+policy = $(if $(filter 0,$(1)),$(START),$(D)/$(1)/policy)
+# What says that a model is made; a base model or an encoder that was given is there.
+made = $(if $(filter $(BASE) $(RERANKER),$(1)),,$(1)/rrk.json)
+begin = $(if $(filter 0,$(1)),$(or $(RERANKER),$(START)),$(if $(filter policy,$(FROM)),$(call policy,$(1)),$(D)/$(call previous,$(1))/reranker))
 $(foreach r,$(rounds),$(eval $(call ROUND_RULES,$(r),$(call begin,$(r)),$(call policy,$(r)))))
 $(eval $(FIRST_ROUND))
 $(foreach r,$(filter-out 0,$(rounds)),$(eval $(call LATER_ROUND,$(r),$(call previous,$(r)))))

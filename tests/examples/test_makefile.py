@@ -167,6 +167,15 @@ def test_the_first_reranker_may_start_from_another_model(checkout):
     assert "--model runs/own/0/reranker" in second
 
 
+def test_an_instruct_model_may_stay_as_it_is(checkout):
+    (checkout / "p.jsonl").touch()
+    plan = make(checkout, "own", "--dry-run", "BASE=a/b", "TRAIN=p.jsonl", "TEST=p.jsonl", "SFT=none", rounds=1).stdout
+    assert "train-sft" not in plan
+    assert "--model a/b -n" in plan
+    (ppo,) = [line for line in plan.splitlines() if "train-ppo" in line]
+    assert "--model a/b --reranker runs/own/0/reranker" in ppo
+
+
 @pytest.mark.slow
 def test_one_more_round_begins_where_the_last_one_ended(checkout, first):
     assert "train-sft" not in make(checkout, "whole", "--dry-run", rounds=1).stdout
