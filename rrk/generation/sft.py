@@ -82,8 +82,9 @@ def solution(row: dict[str, Any]) -> tuple[str, str] | None:
 def ends(row: dict[str, Any]) -> bool:
     """Whether EOS follows the completion. Not where a stop string cut it off: there the model had more to write, and will again.
 
-    Half taught to end at that point, a chat model does what it does at the end of its code: it explains it (measured in
-    examples/real/README.md).
+    The blank space before the cut is not what it wrote either, for a token may hold several line breaks. Half taught to end there,
+    or a single line break, a chat model does what it does at the end of its code: it closes a fence and explains it
+    (examples/real/README.md).
     """
     return row.get("finish_reason") not in ("stop", "length")
 
@@ -107,8 +108,9 @@ def examples(
         else:
             seen.add(pair)
             prompt = encode_prompt(tokenizer, pair[0])
-            answer = list(tokenizer(pair[1], add_special_tokens=False)["input_ids"])
-            if ends(row):
+            text = pair[1] if (ended := ends(row)) else pair[1].rstrip()
+            answer = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+            if ended:
                 answer.append(tokenizer.eos_token_id)
             room = max_length - len(answer)
             if room < 1:

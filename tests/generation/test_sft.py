@@ -71,7 +71,8 @@ def test_a_program_that_a_stop_string_cut_off_is_not_taught_to_end_there(base):
     ]
     made, _ = sft.examples(rows, tokenizer, 100)
     assert [row["labels"][-1] == tokenizer.eos_token_id for row in made] == [True, False, False]
-    assert tokenizer.decode([label for label in made[1]["labels"] if label != -100]) == rows[1]["completion"]
+    learnt = tokenizer.decode([label for label in made[1]["labels"] if label != -100])
+    assert learnt == rows[1]["completion"].rstrip()  # the line break may be half of a token of two
 
 
 def test_a_long_prompt_loses_its_beginning_and_a_long_completion_is_left_out(base):
