@@ -16,9 +16,9 @@ RRK ?= .venv/bin/rrk
 D := runs/$(RUN)
 
 # With BASE, the loop is yours: TRAIN and TEST are Problem rows (rrk problems), SFT what to fine-tune on (default: TRAIN's
-# canonical solutions; none: BASE is an instruct model, which stays as it is), DEV held-out problems that PPO's probe executes, RERANKER what the first reranker starts from (default:
-# the fine-tuned model; any decoder or encoder will do), FROM what later ones start from: policy, the round's own (the default,
-# but with RERANKER), or last, the reranker before. Without BASE everything is made here.
+# canonical solutions; none: an instruct model stays as it is), DEV held-out problems that PPO's probe executes, RERANKER what the
+# first reranker starts from (default: the fine-tuned model; any decoder or encoder will do), FROM what later ones start from:
+# policy, the round's own (the default, but with RERANKER), or last, the reranker before. Without BASE everything is made here.
 ifdef BASE
   CONFIG ?= examples/paper/rrk.toml
   FROM ?= $(if $(RERANKER),last,policy)

@@ -113,8 +113,8 @@ def examples(
             if ended:
                 answer.append(tokenizer.eos_token_id)
             room = max_length - len(answer)
-            if room < 1:
-                left["too long"] += 1
+            if room < 1 or not answer:
+                left["too long" if answer else "empty"] += 1
                 continue
             left["prompts cut"] += len(prompt) > room
             prompt = prompt[-room:]

@@ -69,7 +69,8 @@ def test_a_program_that_a_stop_string_cut_off_is_not_taught_to_end_there(base):
     rows = [
         {**ROWS[0], "finish_reason": how, "completion": f"    return {how!r}\n"} for how in ("eos", "stop", "length")
     ]
-    made, _ = sft.examples(rows, tokenizer, 100)
+    made, left = sft.examples([*rows, {**rows[1], "completion": "\n"}], tokenizer, 100)
+    assert left["empty"] == 1
     assert [row["labels"][-1] == tokenizer.eos_token_id for row in made] == [True, False, False]
     learnt = tokenizer.decode([label for label in made[1]["labels"] if label != -100])
     assert learnt == rows[1]["completion"].rstrip()  # the line break may be half of a token of two
