@@ -5,9 +5,10 @@ python -m tests.benchmarks.real_training MODEL [--stages reranker rerank sft ppo
 
 MODEL: a causal checkpoint's folder. CANDIDATES: executed Candidate rows; default: qwen05_mbpp_train beside the repository.
 
-- bare: the model in bf16, as --bf16 computes, on rows of --width random tokens: forward alone; forward and backward with
-  frozen weights, as LoRA has them (gradients of what flows through, none of weights); and with gradients of all weights. The loss
-  needs the last token's logits alone (reranker), or every token's (sft), in pieces as rrk reads them.
+- bare: the model as --bf16 computes here (bf16, or float32 on a CPU that only emulates it), on rows of --width random tokens:
+  forward alone; forward and backward with frozen weights, as LoRA has them (gradients of what flows through, none of weights); and
+  with gradients of all weights. The loss needs the last token's logits alone (reranker), or every token's (sft), in pieces as rrk
+  reads them.
 - rrk: the command itself, nothing set but --lora-r 16 --bf16 and how many steps, in a process of its own; its own figures.
 
 Everything runs with as many threads as torch takes (OMP_NUM_THREADS); bare is measured before and after each stage.
@@ -28,8 +29,8 @@ from pathlib import Path
 import torch
 
 from rrk import jsonl
-from rrk.generation import logprobs
-from rrk.generation.models import load, training_attention
+from rrk.generation import dtypes, logprobs
+from rrk.generation.models import load, pick_device, training_attention
 
 ROOT = Path(__file__).parents[2]
 CANDIDATES = ROOT.parent / "shared/data/candidates/qwen05_mbpp_train.jsonl.gz"
@@ -37,7 +38,8 @@ CANDIDATES = ROOT.parent / "shared/data/candidates/qwen05_mbpp_train.jsonl.gz"
 
 def bare(folder: str, width: int, rows: int, repeats: int = 3) -> dict[str, float]:
     """Tokens/s of the passes that nothing can do without."""
-    model, _ = load(folder, "auto", "bfloat16", training_attention())
+    narrow = dtypes.autocast(True, pick_device("auto"), lambda text: None)  # what --bf16 computes in here
+    model, _ = load(folder, "auto", "bfloat16" if narrow else "float32", training_attention())
     device, vocabulary = model.device, model.get_input_embeddings().num_embeddings
     ids = torch.randint(vocabulary, (rows, width), device=device)
     head, trunk = model.get_output_embeddings(), logprobs.trunk(model)
