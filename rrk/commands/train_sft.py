@@ -53,7 +53,8 @@ def train_sft(
     push_to_hub: shared.PushToHub = None,
     quiet: shared.Quiet = False,
 ) -> None:
-    """Fine-tune a code model on correct solutions (TRL's SFTTrainer; loss on the solution only, which ends with EOS).
+    """Fine-tune a code model on correct solutions (TRL's SFTTrainer; loss on the solution only, which ends with EOS
+    unless a stop string cut it off).
 
     Of candidates only those with passed: true are learnt, each distinct one once; rows without a verdict are refused, unless
     --unverified says that they are right. The folder is an ordinary

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from rrk.errors import RrkError, UsageError
-from rrk.generation import dtypes, int8
+from rrk.generation import dtypes
 from rrk.generation.continuous import Continuous
 from rrk.generation.decoding import Unsupported
 from rrk.generation.exact import Batches
@@ -141,6 +141,7 @@ class Sampler:
 
         `forced(prompts, owners, continuations)` -> (steps, rows, at least the vocabulary).
         """
+        plain = self._is_float32() and not self.bf16
         prompts, more, owners = trial_prompts(self.model, (4, 9)), trial_prompts(self.model, (3,) * 4), [0, 0, 1, 1]
         try:
             ours = forced(prompts, owners, more)
@@ -149,7 +150,6 @@ class Sampler:
         for row, owner in enumerate(owners):
             ids = torch.tensor([prompts[owner] + more[row]], device=self.device)
             want = self.model(ids).logits[0, len(prompts[owner]) - 1 : -1].float()
-            plain = want.dtype == next(self.model.parameters()).dtype and not self.bf16 and not int8.is_int8(self.model)
             tolerance = (1e-4 if plain else 0.1) * max(1.0, float(want.abs().max()))
             if not bool(((ours[:, row, : want.shape[-1]] - want).abs() <= tolerance).all()):
                 return False
@@ -186,9 +186,11 @@ class Sampler:
         return Problem(asked, head, self._stops[key], min(self.max_tokens, self.longest - len(head)))
 
     def _is_small(self) -> bool:
-        weights = list(self.model.parameters())
-        small = sum(weight.numel() for weight in weights) < dtypes.LARGE
-        return small and self.device.type == "cpu" and dtypes.name(self.model) == "float32"
+        small = sum(weight.numel() for weight in self.model.parameters()) < dtypes.LARGE
+        return small and self.device.type == "cpu" and self._is_float32()
+
+    def _is_float32(self) -> bool:
+        return dtypes.name(self.model) == "float32"
 
     def _rows_by_memory(self) -> int:
         memory = MEMORY if self.device.type == "cpu" else torch.cuda.mem_get_info(self.device)[0] // 2
