@@ -43,6 +43,14 @@ def waiting(text: str, quiet: bool = False) -> Iterator[None]:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
+def duration(seconds: float) -> str:
+    """`45 s`, `9 min`, `2 h 46 min`: the coarser, the longer."""
+    if seconds < 180:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
 class Progress:
     """Counts what is done; `total` may be unknown, or a function that is asked once there is something to show.
 
@@ -124,15 +132,16 @@ class Progress:
             )
 
     def line(self, now: float) -> str:
-        """`120/400 rows, 31.2/s, 9 s left`; `2/164 rows (31 % drawn), 0.1/s, 1100 s left` where work is ahead."""
+        """`120/400 rows, 31.2/s, 9 s left`; `2/67 steps, 153 s each, 2 h 46 min left` where one takes long;
+        `2/164 rows (31 % drawn), 0.2/s, 9 min left` where work is ahead."""
         worked = max(self.done - self._kept, self._worked)
         rate = worked / max(now - self.started, 1e-9)
         text = f"{self.done}{f'/{self.total}' if self.total else ''} {self.unit}"
         if self.total and self._kept + worked >= self.done + 0.01 * self.total:
             text += f" ({100 * (self._kept + worked) / self.total:.0f} % drawn)"
-        text += f", {rate:.1f}/s"
+        text += f", {rate:.1f}/s" if rate == 0 or rate >= 0.1 else f", {1 / rate:.0f} s each"
         if self.total and rate > 0:
-            text += f", {max(self.total - self._kept - worked, 0) / rate:.0f} s left"
+            text += f", {duration(max(self.total - self._kept - worked, 0) / rate)} left"
         return text
 
     def _start_live(self) -> None:

@@ -138,3 +138,12 @@ def test_work_that_waits_for_its_turn_counts_for_the_time_left():
     assert progress.line(progress.started + 10) == "21/100 problems (60 % drawn), 4.0/s, 10 s left"
     progress.advance(39)
     assert progress.line(progress.started + 10) == "60/100 problems, 4.0/s, 10 s left"
+
+
+def test_slow_work_tells_what_one_takes_and_long_waits_are_told_in_hours():
+    progress = Progress("toy", 67, "steps", quiet=True)
+    assert progress.line(progress.started + 10) == "0/67 steps, 0.0/s"
+    progress.advance(2)
+    assert progress.line(progress.started + 306) == "2/67 steps, 153 s each, 2 h 46 min left"
+    progress.advance(60)
+    assert progress.line(progress.started + 62 * 60) == "62/67 steps, 60 s each, 5 min left"
