@@ -133,7 +133,7 @@ class Progress:
 
     def line(self, now: float) -> str:
         """`120/400 rows, 31.2/s, 9 s left`; `2/67 steps, 153 s each, 2 h 46 min left` where one takes long;
-        `2/164 rows (31 % drawn), 0.2/s, 9 min left` where work is ahead."""
+        `2/164 rows (31 % drawn), 0.1/s, 18 min left` where work is ahead."""
         worked = max(self.done - self._kept, self._worked)
         rate = worked / max(now - self.started, 1e-9)
         text = f"{self.done}{f'/{self.total}' if self.total else ''} {self.unit}"

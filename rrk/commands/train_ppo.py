@@ -171,10 +171,14 @@ def train_ppo(
         stack.enter_context(reports.session(report_to or ()))
         progress = stack.enter_context(Progress("train-ppo", updates, "updates", quiet, opening="first update"))
 
+        told: list[str] = []  # of the last update
+
         def show(row):
             rate = row.get("probe_pass@1")
-            note = f"score {row['score']:.3f} KL {row['kl']:.2f}" + (f" probe {rate:.3f}" if rate is not None else "")
-            progress.advance(1, note)
+            told[:] = [
+                f"score {row['score']:.3f} KL {row['kl']:.2f}" + (f" probe {rate:.3f}" if rate is not None else "")
+            ]
+            progress.advance(1, told[0])
 
         try:
             figures = train(
@@ -191,6 +195,7 @@ def train_ppo(
                 on_update=show,
                 note=note,
                 report=report_to or (),
+                tell=lambda text: progress.advance(0, "; ".join([*told, text])),
             )
         except Terminated as stopped:
             raise (asked.error(output) if asked() else stopped) from None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,9 +32,17 @@ SUMS = ("policy_loss", "value_loss", "clip_fraction", "entropy", "policy_kl")
 class Learner:
     """Owns the optimiser's steps; the rollout comes whole to every process."""
 
-    def __init__(self, model, optimizer, accelerator, options: PpoOptions, budget: memory.Budget):
+    def __init__(
+        self,
+        model,
+        optimizer,
+        accelerator,
+        options: PpoOptions,
+        budget: memory.Budget,
+        tell: Callable[[str], None] = lambda text: None,
+    ):
         self.model, self.optimizer, self.accelerator, self.options = model, optimizer, accelerator, options
-        self.budget = budget
+        self.budget, self.tell = budget, tell
         self.trained = [p for p in model.parameters() if p.requires_grad]
 
     def __call__(self, rollout: Rollout, update: int) -> dict[str, Any]:
@@ -50,7 +59,8 @@ class Learner:
         for epoch in range(o.epochs):
             shuffle = random.Random(seeds.derive(o.seed, "minibatch", update, epoch))
             order = torch.tensor(shuffle.sample(range(len(rollout.drawn)), len(rollout.drawn)))
-            for part in torch.tensor_split(order, max(1, len(order) // max(o.minibatch, world))):
+            parts = torch.tensor_split(order, max(1, len(order) // max(o.minibatch, world)))
+            for part in parts:
                 sums = self.backward(rollout, part)
                 norm = clip_gradients(self.trained, o.max_grad_norm)
                 if norm != norm or norm == float("inf"):
@@ -64,6 +74,7 @@ class Learner:
                     first = float((sums[0] + o.value_coef * sums[1]) / sums[5])
                 totals += sums
                 norms.append(norm)
+                self.tell(f"optimise {len(norms)}/{len(parts) * o.epochs}")
             if early:
                 self.optimizer.zero_grad()
                 break

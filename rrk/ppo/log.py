@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,16 @@ NAME = "log.jsonl"
 
 
 class Clock:
-    """Wall seconds by phase; they add up to the update's total, less what no phase claims."""
+    """Wall seconds by phase; they add up to the update's total, less what no phase claims. `tell` hears what begins."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None] = lambda text: None) -> None:
+        self._tell = tell
         self._began = time.perf_counter()
         self._spent: dict[str, float] = {}
 
     @contextlib.contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
+        self._tell(phase)
         began = time.perf_counter()
         try:
             yield

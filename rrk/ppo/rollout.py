@@ -48,9 +48,20 @@ Reward = Callable[[Sequence[tuple[str, Sequence[str], str | None]]], Sequence[Se
 
 
 class CacheSampler:
-    """rrk.generation's sampler on a policy in training (its weights whole): batches of many prompts, bf16 by autocast."""
+    """rrk.generation's sampler on a policy in training (its weights whole): batches of many prompts, bf16 by autocast.
 
-    def __init__(self, network: Policy, tokenizer, temperature=1.0, max_tokens=256, stop: Sequence[str] = ()):
+    `ended` hears how many programs have ended, each time some have.
+    """
+
+    def __init__(
+        self,
+        network: Policy,
+        tokenizer,
+        temperature=1.0,
+        max_tokens=256,
+        stop: Sequence[str] = (),
+        ended: Callable[[int], None] | None = None,
+    ):
         self.network = network
         # Always all prompts together: a rollout is the same for the same prompts, and a run has the same at every resume.
         self._sampler = Sampler(
@@ -62,6 +73,8 @@ class CacheSampler:
             bf16=network.bf16,
             mix=True,
         )
+        if ended is not None:
+            self._sampler.ended = ended
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]], stops=None) -> list[list[Drawn]]:
         model = self.network.model

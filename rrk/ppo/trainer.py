@@ -44,10 +44,11 @@ def train_ppo(
     on_update: Callable[[dict[str, Any]], None] = lambda row: None,
     note: Callable[[str], None] = lambda text: None,
     report: Sequence[str] = (),
+    tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Train; returns the figures that also stand in out/rrk.json. `should_stop` true: save after this update, then Terminated.
 
-    report: places of rrk/generation/reports.py.
+    report: places of rrk/generation/reports.py. `tell` hears where an update is: `rollout 12/256`, `optimise 3/32`.
     """
     options.check()
     out = Path(out)
@@ -63,7 +64,7 @@ def train_ppo(
     if state is not None and state["params"] != params:
         changed = sorted(k for k in params if state["params"].get(k) != params[k])
         raise UsageError(f"{out} was begun with other parameters ({', '.join(changed)})")
-    run = Trainer(problems, policy, reward, out, options, probe, params, note, report)
+    run = Trainer(problems, policy, reward, out, options, probe, params, note, report, tell)
     if state is not None:
         run.restore(state)
     run.loop(should_stop, on_update)
@@ -84,13 +85,14 @@ class Trainer:
         params,
         note: Callable[[str], None] = lambda text: None,
         report: Sequence[str] = (),
+        tell: Callable[[str], None] = lambda text: None,
     ):
         from accelerate import Accelerator
         from accelerate.utils import DistributedType
 
         self.problems, self.reward, self.out, self.options = list(problems), reward, out, options
         self.start = policy
-        self.probe, self.params = probe, params
+        self.probe, self.params, self.tell = probe, params, tell
         processes.state()  # first: Accelerator by itself would leave launched processes alone where there is no GPU
         self.accelerator = Accelerator(mixed_precision="no")  # --bf16 is ours, and the sampler's too
         if options.prompts_per_update * options.samples < self.accelerator.num_processes:
@@ -133,13 +135,13 @@ class Trainer:
         if not o.fsdp:
             self.model, self.optimizer = self.accelerator.prepare(network, optimizer)
         self.budget = memory.Budget(note, most=o.token_budget, retry=self.accelerator.num_processes == 1)
-        self.learner = Learner(self.model, self.optimizer, self.accelerator, o, self.budget)
+        self.learner = Learner(self.model, self.optimizer, self.accelerator, o, self.budget, tell)
         self.kl = loss.KlController(o.kl, o.adaptive_kl, o.kl_horizon)
         self.normaliser = ScoreNormaliser()
         self.update = 0
         self.curves = reports.Curves(report, out, params)
         self.log = Log(out, [], self.accelerator.is_main_process, self.curves)
-        self.clock = Clock()
+        self.clock = Clock(tell)
         self.best: dict[str, Any] | None = None  # {"update", "pass@1"}
         self.best_weights: dict[str, torch.Tensor] | None = None
         self.stale = 0  # probes since the best
@@ -201,7 +203,7 @@ class Trainer:
             self._probe(row)
             self._append(row)
         while self.update < o.updates and self.stopped is None:
-            self.clock = Clock()
+            self.clock = Clock(self.tell)
             row = self.step()
             if o.stop_kl is not None and row["kl"] > o.stop_kl:
                 self.stopped = f"KL {row['kl']:.1f} above --stop-kl"
@@ -267,7 +269,9 @@ class Trainer:
         # k is in the seed: a problem that comes twice in a batch gets other samples.
         streams = [[seeds.derive(o.seed, "rollout", self.update, k, j) for j in range(o.samples)] for k in mine]
         with self.clock("rollout"), sharding.whole(self.network):
-            groups = self._sampler()([p.prompt for p in problems], streams, [p.stop_tokens for p in problems])
+            groups = self._sampler("rollout", len(mine) * o.samples)(
+                [p.prompt for p in problems], streams, [p.stop_tokens for p in problems]
+            )
         with self.clock("score"):
             score(groups, problems, self.reward)
         drawn = [d for group in groups for d in group]
@@ -291,8 +295,15 @@ class Trainer:
 
     # ---- probe, log, end ---------------------------------------------------------------------------------------
 
-    def _sampler(self) -> CacheSampler:
-        return CacheSampler(self.network, self.tokenizer, self.options.temperature, self.options.max_tokens)
+    def _sampler(self, phase: str, programs: int) -> CacheSampler:
+        o, done = self.options, 0
+
+        def ended(count: int) -> None:
+            nonlocal done
+            done += count
+            self.tell(f"{phase} {done}/{programs}")
+
+        return CacheSampler(self.network, self.tokenizer, o.temperature, o.max_tokens, ended=ended)
 
     def _probe(self, row: dict[str, Any]) -> None:
         """Measure by the main process, remember the best weights, apply the stopping rule."""
@@ -300,7 +311,8 @@ class Trainer:
         measured: list[dict[str, Any]] = [{}]
         with self.clock("probe"), sharding.whole(self.network):
             if self.accelerator.is_main_process:
-                measured = [self.probe.measure(self._sampler(), self.reward, o.probe_samples, o.seed)]
+                sampler = self._sampler("probe", len(self.probe.problems) * o.probe_samples)
+                measured = [self.probe.measure(sampler, self.reward, o.probe_samples, o.seed)]
             if self.accelerator.num_processes > 1:
                 from accelerate.utils import broadcast_object_list
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file  # noqa: E402
 
 from rrk.errors import RrkError, Terminated, UsageError  # noqa: E402
 from rrk.generation import memory  # noqa: E402
+from rrk.generation.sampler import Sampler  # noqa: E402
 from rrk.ppo import checkpoint  # noqa: E402
 from rrk.ppo.batch import Text, collate  # noqa: E402
 from rrk.ppo.policy import Policy  # noqa: E402
@@ -363,6 +364,21 @@ def test_a_row_says_where_time_went_and_what_ppo_did(sft, tmp_path):
     phases = row["seconds"]
     assert set(phases) == {"rollout", "score", "annotate", "optimise", "probe", "total"}
     assert sum(v for k, v in phases.items() if k != "total") == pytest.approx(phases["total"], rel=0.5)
+
+
+def test_an_update_that_takes_long_tells_where_it_is(sft, tmp_path, monkeypatch):
+    monkeypatch.setattr(Sampler, "_is_small", lambda self: False)  # what takes long is no small model
+    heard = []
+    probe = Probe(PROBLEMS[:2], lambda programs: [True for _ in programs])
+    chosen = options(updates=1, epochs=2, probe_samples=2)
+    train_ppo(PROBLEMS, sft, reward, tmp_path / "out", chosen, probe, tell=heard.append)
+    programs = chosen.prompts_per_update * chosen.samples
+    steps = 2 * (programs // chosen.minibatch)
+    told = [text for text in heard if not text.startswith(("rollout ", "probe "))]
+    learned = [f"optimise {n}/{steps}" for n in range(1, steps + 1)]
+    assert told == ["probe", "rollout", "score", "annotate", "optimise", *learned, "probe"]
+    for phase, count in ("rollout", programs), ("probe", 4):
+        assert [text for text in heard if text.startswith(f"{phase} ")][-1] == f"{phase} {count}/{count}"
 
 
 def test_a_model_that_cannot_be_saved_keeps_the_checkpoint_and_resume_ends_the_run(sft, tmp_path, monkeypatch):
