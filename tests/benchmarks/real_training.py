@@ -6,7 +6,7 @@ python -m tests.benchmarks.real_training MODEL [--stages reranker rerank sft ppo
 MODEL: a causal checkpoint's folder. CANDIDATES: executed Candidate rows; default: qwen05_mbpp_train beside the repository.
 
 - bare: the model as --bf16 computes here (bf16, or float32 on a CPU that only emulates it), on rows of --width random tokens:
-  forward alone; forward and backward with frozen weights, as LoRA has them (gradients of what flows through, none of weights); and
+  forward alone, and with every token's logits (PPO's score and annotate); forward and backward with frozen weights, as LoRA has them (gradients of what flows through, none of weights); and
   with gradients of all weights. The loss needs the last token's logits alone (reranker), or every token's (sft), in pieces as rrk
   reads them.
 - rrk: the command itself, nothing set but --lora-r 16 --bf16 and how many steps, in a process of its own; its own figures.
@@ -57,6 +57,10 @@ def bare(folder: str, width: int, rows: int, repeats: int = 3) -> dict[str, floa
     def score() -> None:
         hidden(True)[:, -1].float().sum().backward()
 
+    def read() -> None:
+        with torch.no_grad():
+            logprobs.read(hidden(False)[:, :-1].flatten(0, 1), head, ids[:, 1:].flatten())
+
     def learn() -> None:
         logp, _ = logprobs.read(hidden(True)[:, :-1].flatten(0, 1), head, ids[:, 1:].flatten())
         logp.sum().backward()
@@ -64,6 +68,7 @@ def bare(folder: str, width: int, rows: int, repeats: int = 3) -> dict[str, floa
     found = {}
     for name, work, trained in (
         ("forward", forward, False),
+        ("forward_lm", read, False),
         ("forward_backward", score, False),
         ("forward_backward_lm", learn, False),
         ("forward_backward_all_weights", score, True),
@@ -157,6 +162,7 @@ def measure(args: argparse.Namespace, stages: Sequence[str], say: Callable[[str]
         work = args.work or Path(temporary)
         work.mkdir(exist_ok=True)
         before = apart(args)
+        print(f"bare: {before}", file=sys.stderr, flush=True)  # known, whatever becomes of the stages
         for name in stages:
             figures = stage(name, args, work)
             after = apart(args)
