@@ -57,9 +57,9 @@ def weights(folder):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_reward_rises(sft, tmp_path, variant):
-    # Adapters of rank 4 learn slower, and how fast is in a machine's last bits: .68 to 1.85 in four seeds after 30 updates.
-    updates, lr, least = (30, 2e-2, 0.5) if "lora" in variant else (20, 1e-2, 0.8)
-    given = options(updates=updates, lr=lr, samples=8, minibatch=16, **VARIANTS[variant])
+    # Adapters of rank 4 learn slower, and how fast is in a machine's last bits: by .56 to 1.24 in four seeds, all weights by 1.34 or more.
+    lr, least = (2e-2, 0.5) if "lora" in variant else (1e-2, 0.8)
+    given = options(updates=20, lr=lr, samples=8, minibatch=16, **VARIANTS[variant])
     train_ppo(PROBLEMS, sft, reward, tmp_path / "out", given)
     log = rows(tmp_path / "out")
     assert sum(row["score"] for row in log[-3:]) / 3 > log[0]["score"] + least
