@@ -171,14 +171,13 @@ def train_ppo(
         stack.enter_context(reports.session(report_to or ()))
         progress = stack.enter_context(Progress("train-ppo", updates, "updates", quiet, opening="first update"))
 
-        told: list[str] = []  # of the last update
+        told = ""  # of the last update
 
         def show(row):
+            nonlocal told
             rate = row.get("probe_pass@1")
-            told[:] = [
-                f"score {row['score']:.3f} KL {row['kl']:.2f}" + (f" probe {rate:.3f}" if rate is not None else "")
-            ]
-            progress.advance(1, told[0])
+            told = f"score {row['score']:.3f} KL {row['kl']:.2f}" + (f" probe {rate:.3f}" if rate is not None else "")
+            progress.advance(1, told)
 
         try:
             figures = train(
@@ -195,7 +194,7 @@ def train_ppo(
                 on_update=show,
                 note=note,
                 report=report_to or (),
-                tell=lambda text: progress.advance(0, "; ".join([*told, text])),
+                tell=lambda text: progress.advance(0, f"{told}; {text}" if told else text),
             )
         except Terminated as stopped:
             raise (asked.error(output) if asked() else stopped) from None

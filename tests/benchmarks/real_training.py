@@ -6,9 +6,9 @@ python -m tests.benchmarks.real_training MODEL [--stages reranker rerank sft ppo
 MODEL: a causal checkpoint's folder. CANDIDATES: executed Candidate rows; default: qwen05_mbpp_train beside the repository.
 
 - bare: the model as --bf16 computes here (bf16, or float32 on a CPU that only emulates it), on rows of --width random tokens:
-  forward alone, and with every token's logits (PPO's score and annotate); forward and backward with frozen weights, as LoRA has them (gradients of what flows through, none of weights); and
-  with gradients of all weights. The loss needs the last token's logits alone (reranker), or every token's (sft), in pieces as rrk
-  reads them.
+  forward alone, and with every token's logits (PPO's score and annotate); forward and backward with frozen weights, as LoRA has
+  them (gradients of what flows through, none of weights); and with gradients of all weights. The loss needs the last token's
+  logits alone (a reranker with a head), or every token's (sft, a likelihood), in pieces as rrk reads them.
 - rrk: the command itself, nothing set but --lora-r 16 --bf16 and how many steps, in a process of its own; its own figures.
 
 Everything runs with as many threads as torch takes (OMP_NUM_THREADS); bare is measured before and after each stage.
