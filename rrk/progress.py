@@ -133,14 +133,17 @@ class Progress:
 
     def line(self, now: float) -> str:
         """`120/400 rows, 31.2/s, 9 s left`; `2/67 steps, 153 s each, 2 h 46 min left` where one takes long;
-        `2/164 rows (31 % drawn), 0.1/s, 18 min left` where work is ahead."""
+        `2/164 rows (31 % drawn), 0.1/s, 18 min left` where work is ahead. Rate and time left need one that is done: of parts of
+        many that are being drawn at once only the shortest are at an end, and 28 minutes were told as 5 hours."""
         worked = max(self.done - self._kept, self._worked)
         rate = worked / max(now - self.started, 1e-9)
         text = f"{self.done}{f'/{self.total}' if self.total else ''} {self.unit}"
         if self.total and self._kept + worked >= self.done + 0.01 * self.total:
             text += f" ({100 * (self._kept + worked) / self.total:.0f} % drawn)"
-        text += f", {rate:.1f}/s" if rate == 0 or rate >= 0.1 else f", {1 / rate:.0f} s each"
-        if self.total and rate > 0:
+        if worked < 1:
+            return text
+        text += f", {rate:.1f}/s" if rate >= 0.1 else f", {1 / rate:.0f} s each"
+        if self.total:
             text += f", {duration(max(self.total - self._kept - worked, 0) / rate)} left"
         return text
 

@@ -142,7 +142,9 @@ def test_work_that_waits_for_its_turn_counts_for_the_time_left():
 
 def test_slow_work_tells_what_one_takes_and_long_waits_are_told_in_hours():
     progress = Progress("toy", 67, "steps", quiet=True)
-    assert progress.line(progress.started + 10) == "0/67 steps, 0.0/s"
+    assert progress.line(progress.started + 10) == "0/67 steps"
+    progress.ahead(0.3)
+    assert progress.line(progress.started + 30) == "0/67 steps"
     progress.advance(2)
     assert progress.line(progress.started + 306) == "2/67 steps, 153 s each, 2 h 46 min left"
     progress.advance(60)
