@@ -243,6 +243,30 @@ def test_evidence_comes_from_generated_tests_and_leaves_the_verdict_alone(rrk, p
     assert [{k: v for k, v in r.items() if k != "evidence"} for r in out] == rows
 
 
+def test_examples_of_the_prompt_are_evidence_and_stand_before_generated_tests(rrk, tmp_path):
+    """The problem's own tests are not loaded; a prompt without an example has none of them, and is no error."""
+    shows = 'def add(a, b):\n    """The sum.\n    >>> add(1, 2)\n    3\n    add(2, 2) => 4, add(x, y) == 9\n    """\n'
+    both = [PROBLEM | {"prompt": shows, "tests": 17}, PROBLEM | {"task_id": "T/1", "tests": 17}]
+    problems = write(tmp_path / "problems.jsonl", *both)
+    rows = [{"task_id": "T/0", "completion": text} for text in (GOOD, BAD)] + [{"task_id": "T/1", "completion": GOOD}]
+    done = rrk("execute", "-p", problems, "--examples", input=encode(*rows))
+    assert done.returncode == 0, done.stderr.decode()
+    found = [(row["evidence"]["passed"], row["evidence"]["shown"]) for row in decode(done.stdout)]
+    assert found == [("11", 2), ("00", 2), ("", 0)]
+    more = write(tmp_path / "more.jsonl", *({"task_id": f"T/{i}", "tests": ["assert add(0, 0) == 0"]} for i in (0, 1)))
+    done = rrk("execute", "-p", problems, "--examples", "--evidence", more, input=encode(*rows))
+    found = [(row["evidence"]["passed"], row["evidence"]["shown"]) for row in decode(done.stdout)]
+    assert found == [("111", 2), ("001", 2), ("1", 0)]
+    chosen = rrk("rerank", "--method", "examples", "--top", "1", input=done.stdout)
+    assert [row["completion"] for row in decode(chosen.stdout)] == [GOOD, GOOD]
+    for flags in (["--public-cases"], ["--repeat", "2"]):
+        assert rrk("execute", "-p", problems, "--examples", *flags, input=encode(*rows)).returncode == 2
+    other = write(tmp_path / "cpp.jsonl", PROBLEM | {"language": "cpp"})
+    done = rrk("execute", "-p", other, "--examples", input=encode({"task_id": "T/0", "completion": GOOD}))
+    assert done.returncode == 3
+    assert b"--examples reads Python prompts, not 'cpp'" in done.stderr
+
+
 def test_under_evidence_hidden_tests_are_not_even_loaded(rrk, tmp_path):
     secret = {**PROBLEM, "test": {"not": "even text"}, "tests": 17, "test_list": None}
     problems = write(tmp_path / "problems.jsonl", secret)
@@ -305,6 +329,10 @@ def test_a_container_runs_the_same_judge_on_the_same_rows(rrk, problems, tmp_pat
     out = decode(done.stdout)
     assert [r["n"] for r in out] == list(range(40))
     assert [r["passed"] for r in out] == [True, False] * 20
+    for flag, field in (("--all-tests", "passed"), ("--examples", "evidence")):  # flags without a value
+        done = rrk("execute", "--sandbox", "podman", "-p", problems, flag, input=encode(rows[0]), **engine(tmp_path))
+        assert done.returncode == 0, done.stderr.decode()
+        assert field in decode(done.stdout)[0]
 
 
 def test_a_container_that_cannot_be_is_one_clear_line(rrk, problems, tmp_path):

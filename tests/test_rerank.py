@@ -37,7 +37,7 @@ def rows(problems: int = 3, each: int = 4) -> list[dict]:
             "completion": f"    return x + {min(c, 2)}\n",
             "logprob": -1.0 - c,
             "tokens": 2 * c + 1,
-            "evidence": {"passed": "110" if c > 1 else "100", "outputs": ["a", str(min(c, 2))]},
+            "evidence": {"passed": "110" if c > 1 else "100", "outputs": ["a", str(min(c, 2))], "shown": 2},
             "passed": c == 1,
         }
         for p in range(problems)
@@ -59,6 +59,7 @@ EXPECTED = {  # the completion_ids that may stand first
     "logprob-mean": {3},
     "majority": {2, 3},
     "ngram": {2, 3},
+    "examples": {2, 3},
     "mbr-exec": {2, 3},
     "codet": {2, 3},
     "b4": {2, 3},
@@ -91,6 +92,7 @@ def test_every_method_is_tested_and_in_the_help(rrk):
         ("logprob-sum", "logprob", "rrk sample"),
         ("logprob-mean", "tokens", "rrk sample"),
         ("mbr-exec", "evidence", "rrk execute"),
+        ("examples", "evidence", "rrk execute"),
         ("codet", "evidence", "rrk execute"),
         ("b4", "evidence", "rrk execute"),
         ("oracle", "passed", "rrk execute"),

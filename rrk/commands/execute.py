@@ -74,6 +74,10 @@ def execute(
             help="Run these generated tests instead, and add 'evidence'. Hidden tests are not even loaded.",
         ),
     ] = None,
+    examples: Annotated[
+        bool,
+        typer.Option("--examples", help="Run the examples that Python prompts show, before --evidence if given."),
+    ] = False,
     public_cases: Annotated[
         bool,
         typer.Option("--public-cases", help="Run the cases that problems show instead, and add 'evidence' of them."),
@@ -130,6 +134,9 @@ def execute(
     --evidence takes rows {task_id, tests: ["assert f(1) == 2", ...]}, {task_id, samples: [...]} (what a model wrote when
     asked for tests, as CodeT's) or {task_id, inputs: ["(1, 2)", ...]}, for `rrk rerank --method codet|mbr-exec|b4`.
 
+    --examples takes the examples out of a Python prompt itself (`>>> f(1)`, `f(1) == 2`), first of all tests, for `rrk rerank
+    --method examples` and the methods above.
+
     --public-cases makes such evidence of the cases with `public: true`, which a problem's text shows: which of them a program
     got right, and what it printed. Hidden cases are not even kept.
 
@@ -142,6 +149,7 @@ def execute(
       rrk execute -p problems.jsonl candidates.jsonl > verdicts.jsonl
       rrk sample problems.jsonl -m MODEL -n 20 | rrk execute -p problems.jsonl -j 16 | rrk mine > pairs.jsonl
       rrk execute -p problems.jsonl --evidence generated_tests.jsonl candidates.jsonl -o evidence.jsonl
+      rrk execute -p problems.jsonl --examples candidates.jsonl | rrk rerank --method examples --ties logprob-mean --top 1
       rrk execute -p problems.jsonl candidates.jsonl --engine ray --ray-address auto -o verdicts.jsonl --resume
       rrk execute -p problems.jsonl --cache ~/.cache/rrk/verdicts --repeat 3 -o verdicts.jsonl --resume candidates.jsonl
     """
@@ -155,18 +163,19 @@ def execute(
         raise UsageError(f"--engine {engine}: give local or ray")
     if engine == "ray" and sandbox in ENGINES:
         raise UsageError(f"--engine ray uses the nodes' own jails: leave out --sandbox {sandbox}")
-    if (evidence or public_cases) and repeat > 1:
-        raise UsageError(f"--repeat and {'--evidence' if evidence else '--public-cases'} do not go together")
-    if evidence and public_cases:
-        raise UsageError("--evidence and --public-cases: one at a time, for a row has one 'evidence'")
+    asked = "--evidence" if evidence else "--examples" if examples else "--public-cases" if public_cases else None
+    if asked and repeat > 1:
+        raise UsageError(f"--repeat and {asked} do not go together")
+    if public_cases and asked != "--public-cases":
+        raise UsageError(f"{asked} and --public-cases: one at a time, for a row has one 'evidence'")
     for path in (*(problems or ()), *(evidence or ()), *(packages or ())):
         if not os.path.exists(path):
             raise UsageError(f"{path}: no such file")
     if packages and sandbox in ENGINES:
         raise UsageError(f"--packages: in {sandbox}, install them into the image (sandboxes/Containerfile)")
     cores = jobs or len(os.sched_getaffinity(0))
-    known = Problems(problems or [], hidden=not (evidence or public_cases), public=public_cases)
-    generated = Evidence(evidence, known) if evidence else None
+    known = Problems(problems or [], hidden=not asked, public=public_cases)
+    generated = Evidence(evidence or (), known, shown=examples) if evidence or examples else None
 
     def validate(row) -> None:
         known.job(row)
@@ -181,8 +190,9 @@ def execute(
             "--repeat": repeat,
             "--all-tests": all_tests or None,
             "--public-cases": public_cases or None,
+            "--examples": examples or None,
+            "--each-timeout": each_timeout if generated else None,
         }
-        flags |= {"--each-timeout": each_timeout if evidence else None}
         work: Any = Container(sandbox, flags, problems or [], evidence or [], sandboxes or [])
         if extract:
             work = _Extracted(work, known)
@@ -207,7 +217,8 @@ def execute(
         params={
             "problems": [manifest.digest(path) for path in problems or ()],
             "evidence": [manifest.digest(path) for path in evidence or ()],
-            "each_timeout": each_timeout if evidence else None,
+            "each_timeout": each_timeout if generated else None,
+            **({"examples": True} if examples else {}),
             "timeout": timeout,
             "memory": memory,
             "sandbox": sandbox,
@@ -220,7 +231,7 @@ def execute(
         },
         work=work,
         validate=validate,
-        judges=not (evidence or public_cases),
+        judges=not asked,
         also=evidence or (),
     )
     if not quiet:
@@ -290,6 +301,8 @@ class _Work:
                         tests = known.job(row).case_set.cases if generated is None else generated.tests(row)
                         found = {"passed": "0" * len(tests), "outputs": [None] * len(tests)}
                         found["error"] = f"{verdict.status}: {verdict.stderr}"
+                    if generated is not None and (shown := generated.shown(row)) is not None:
+                        found["shown"] = shown
                     yield [{**row, "evidence": found}]
             self.figures = {name: count for name, count in judge.figures.items() if count}
             if lacking:

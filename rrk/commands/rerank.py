@@ -103,6 +103,7 @@ def rerank(
       logprob-mean  ... a token (same paper); `logprob`, `tokens`
       majority      candidates with the same text (Wang et al. 2022, arXiv 2203.11171)
       ngram         ... with much the same words and signs (after Jain et al. 2023, arXiv 2307.06857)
+      examples      passes the examples that the prompt shows (after Li et al. 2022, arXiv 2203.07814); `evidence`
       mbr-exec      candidates with the same outputs (Shi et al. 2022, arXiv 2204.11454); `evidence`
       codet         agreement with generated tests (Chen et al. 2022, arXiv 2207.10397); `evidence`
       b4            ... by its posterior (Chen et al. 2024, arXiv 2409.08692); `evidence`
@@ -115,7 +116,7 @@ def rerank(
     RERANKER --runner pooling` (/classify or /pooling), with -m the same model: the text is rendered here, and a reranker's known
     scores are compared first. Its key comes from OPENAI_API_KEY alone.
 
-    `rrk sample` writes logprob and tokens, `rrk execute --evidence` writes evidence, `rrk execute` writes passed. The rows of
+    `rrk sample` writes logprob and tokens, `rrk execute --evidence` or `--examples` writes evidence, `rrk execute` writes passed. The rows of
     a problem stand together (or --unsorted).
 
     \b
@@ -123,6 +124,7 @@ def rerank(
       rrk rerank candidates.jsonl -m runs/reranker --top 1 > best.jsonl
       rrk rerank candidates.jsonl --method ngram --top 1 > best.jsonl
       rrk rerank candidates.jsonl --method b4 --ties ngram -o ranked.jsonl
+      rrk execute -p problems.jsonl --examples candidates.jsonl | rrk rerank --method examples --ties logprob-mean --top 1
       rrk rerank candidates.jsonl -m runs/reranker --top 1 --min-confidence 0.8 > sure.jsonl
       rrk rerank candidates.jsonl -m runs/reranker --base-url http://localhost:8000/v1 -j 32 -o ranked.jsonl
       rrk rerank candidates.jsonl --method likelihood -m Qwen/Qwen2.5-Coder-32B --base-url http://localhost:8000/v1 --top 1

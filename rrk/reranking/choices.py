@@ -16,7 +16,7 @@ from rrk.reranking.methods import METHODS
 from rrk.reranking.ranking import places
 
 Problem = list[dict[str, Any]]
-_EVIDENCE = ("mbr-exec", "codet", "b4")  # these leave whole groups of candidates equal
+_EVIDENCE = ("examples", "mbr-exec", "codet", "b4")  # these leave whole groups of candidates equal
 _FOLDS = 5
 
 

@@ -4,7 +4,8 @@
 
 `majority` and `ngram` compare texts. `mbr-exec`, `codet` and `b4` read the field `evidence` that `rrk execute --evidence TESTS`
 adds: which of some model-written tests each candidate passed ("0110", a character a test) and a digest of each tested value.
-Those tests are never the problem's hidden ones.
+`examples` reads what --examples adds: how many of the tests, from the first, the prompt itself shows. None of them are the
+problem's hidden ones.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rrk.errors import RowError
 Rows = Sequence[dict[str, Any]]
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 REMEDY = "add it with `rrk execute -p PROBLEMS --evidence TESTS`"
+EXAMPLES = "add it with `rrk execute -p PROBLEMS --examples`"
 
 
 def passed_matrix(rows: Rows) -> np.ndarray:
@@ -37,6 +39,16 @@ def passed_matrix(rows: Rows) -> np.ndarray:
             )
     flags = np.frombuffer("".join(texts).encode("ascii", "replace"), dtype=np.uint8) == ord("1")
     return flags.reshape(len(rows), len(texts[0]) if texts else 0)
+
+
+def examples(rows: Rows) -> list[float]:
+    """How many of the examples that the prompt shows a candidate passes: its evidence's first `shown` tests."""
+    return [float(_evidence(row, "passed", str)[: shown(row)].count("1")) for row in rows]
+
+
+def shown(row: dict[str, Any]) -> int:
+    """How many of a row's tests the prompt shows; RowError where it was not asked for."""
+    return _evidence(row, "shown", int, EXAMPLES)
 
 
 def majority(rows: Rows) -> list[float]:
@@ -152,10 +164,10 @@ def normal_text(row: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _evidence(row: dict[str, Any], name: str, kind: type) -> Any:
-    found = fields.need(row, "evidence", dict, REMEDY)
+def _evidence(row: dict[str, Any], name: str, kind: type, remedy: str = REMEDY) -> Any:
+    found = fields.need(row, "evidence", dict, remedy)
     if not isinstance(found.get(name), kind):
-        raise RowError(f"field 'evidence' has no '{name}'; {REMEDY}", fields.where(row))
+        raise RowError(f"field 'evidence' has no '{name}'; {remedy}", fields.where(row))
     return found[name]
 
 

@@ -72,6 +72,11 @@ def features(problem: Problem) -> dict[str, list[float]]:
             "groups": [len(set(evidence.output_signatures(problem))) / n] * n,
             "largest_group": [max(mbr) / n] * n,
         }
+        if all(isinstance(row["evidence"].get("shown"), int) for row in problem):
+            passes = evidence.examples(problem)
+            most = max(evidence.shown(problem[0]), 1)
+            table["examples"] = [value / most for value in passes]
+            table["examples_rank"] = _rank(passes)
     texts = [evidence.normal_text(row) for row in problem]
     counts = Counter(texts)
     table["same_text"] = [counts[text] / n for text in texts]

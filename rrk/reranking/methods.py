@@ -46,6 +46,11 @@ def _evidence(row: dict[str, Any]) -> None:
     evidence.passed_matrix([row])
 
 
+def _examples(row: dict[str, Any]) -> None:
+    _evidence(row)
+    evidence.shown(row)
+
+
 def _logprob(row: dict[str, Any]) -> float:
     _text(row)
     given = row.get("logprob")
@@ -85,6 +90,9 @@ METHODS: dict[str, Method] = {
     ),
     "majority": Method("candidates with the same text (Wang et al. 2022)", _text, _simple(evidence.majority)),
     "ngram": Method("... with much the same words (after Jain et al. 2023)", _text, _simple(evidence.ngram)),
+    "examples": Method(
+        "passes the examples that the prompt shows (Li et al. 2022)", _examples, _simple(evidence.examples)
+    ),
     "mbr-exec": Method("... with the same outputs (Shi et al. 2022)", _evidence, _simple(evidence.mbr_exec)),
     "codet": Method("agreement with generated tests (Chen et al. 2022)", _evidence, _simple(evidence.codet)),
     "b4": Method("... by posterior (Chen et al. 2024)", _evidence, _simple(evidence.b4)),

@@ -2,7 +2,7 @@
 
     problems = Problems(["problems.jsonl"])       # or Problems([]) where rows carry their own tests
     job = problems.job(row)                       # RowError (file:line, remedy) where a row fits no problem
-    tests = Evidence(["generated.jsonl"], problems).tests(row)
+    tests = Evidence(["generated.jsonl"], problems, shown=True).tests(row)
 
 A problem is found by task_id and language, for MultiPL-E names a problem alike in each language. With hidden=False the
 problems' tests are never kept, so that nothing gathered from a program can come from them. With public=True the cases that a
@@ -21,6 +21,7 @@ from rrk.cases import CaseSet
 from rrk.errors import RowError, RrkError
 from rrk.rows import Problem
 from rrk.sandbox.judge.snippets import asserts
+from rrk.sandbox.shown import shown
 from rrk.sandbox.verdict import Job
 
 OWN_TESTS = ("tests", "test", "test_list", "cases")
@@ -127,23 +128,25 @@ class Problems:
 
 
 class Evidence:
-    """Generated tests by task_id. A row of a file has one of
+    """Tests that are not the problem's own, by task_id: generated ones and, with shown=True, first of all the examples that a
+    Python prompt shows. A row of a file has one of
 
     tests: ["assert f(1) == 2", ...]   samples: what a model wrote when asked for tests (CodeT)   inputs: ["(1, 2)", ...]
 
     and the tests of all its rows count together. Snippets that do not parse or do not call the function are dropped.
     """
 
-    def __init__(self, paths: Iterable[str], problems: Problems, most: int | None = None) -> None:
+    def __init__(self, paths: Iterable[str], problems: Problems, most: int | None = None, shown: bool = False) -> None:
         self._paths = list(paths)
         self._rows: dict[str, list[dict[str, Any]]] = {}
         self._tests: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._shown: dict[tuple[str, str], tuple[str, ...]] | None = {} if shown else None
         self._problems, self._most = problems, most
         for row in jsonl.read(self._paths):
             if not any(isinstance(row.get(name), list) for name in ("tests", "samples", "inputs")):
                 raise RowError("a row of generated tests has a list 'tests', 'samples' or 'inputs'", rows.where(row))
             self._rows.setdefault(rows.task_id(row), []).append(row)
-        if not self._rows:
+        if self._paths and not self._rows:
             raise RrkError(f"{', '.join(self._paths)}: no generated tests in it")
 
     def job(self, row: dict[str, Any]) -> Job:
@@ -161,19 +164,35 @@ class Evidence:
     def tests(self, row: dict[str, Any]) -> tuple[str, ...]:
         """The tests for a candidate row, the same for every candidate of its problem."""
         task = rows.task_id(row)
-        if task not in self._rows:
+        if self._paths and task not in self._rows:
             raise RowError(f"no generated tests for '{task}' in {', '.join(self._paths)}", rows.where(row))
         entry_point = self._entry_point(row)
         key = (task, entry_point)
         if key not in self._tests:
-            found: dict[str, None] = {}
-            for source in self._rows[task]:
+            found: dict[str, None] = dict.fromkeys(self._examples(row, key))
+            for source in self._rows.get(task, ()):
                 texts = [str(text) for text in source.get("tests") or source.get("samples") or ()]
                 per_sample = 1_000_000 if source.get("tests") else 5
                 found |= dict.fromkeys(asserts(texts, entry_point, per_sample=per_sample))
                 found |= dict.fromkeys(filter(None, (_call(entry_point, text) for text in source.get("inputs") or ())))
             self._tests[key] = tuple(found)[: self._most]
         return self._tests[key]
+
+    def shown(self, row: dict[str, Any]) -> int | None:
+        """How many of the tests, from the first, the prompt shows; None unless they were asked for."""
+        if self._shown is None:
+            return None
+        return len(self._examples(row, (rows.task_id(row), self._entry_point(row))))
+
+    def _examples(self, row: dict[str, Any], key: tuple[str, str]) -> tuple[str, ...]:
+        if self._shown is None:
+            return ()
+        if key not in self._shown:
+            problem = self._problems.problem(row)
+            if problem.language != "py":
+                raise RowError(f"--examples reads Python prompts, not '{problem.language}'", rows.where(row))
+            self._shown[key] = tuple(shown(problem.prompt, key[1])[: self._most])
+        return self._shown[key]
 
 
 def _call(entry_point: str, arguments: Any) -> str | None:

@@ -64,7 +64,7 @@ class Container:
                 inner += [flag, inside]
         for flag, value in flags.items():
             if value is not None:
-                inner += [flag, str(value)]
+                inner += [flag] if value is True else [flag, str(value)]
         self._argv += [IMAGE, "execute", "--sandbox", "auto", "--quiet", *inner, "-"]
 
     def __call__(self, items: Any) -> Iterator[list[dict[str, Any]]]:

@@ -48,7 +48,9 @@ class Hostile:
     def _answer(self, peer, reply):
         with peer:
             try:
-                with peer.makefile("rb") as asked:  # whole: a socket that is closed with a body unread resets the connection
+                with peer.makefile(
+                    "rb"
+                ) as asked:  # whole: a socket that is closed with a body unread resets the connection
                     asked.readline()
                     asked.read(int(parse_headers(asked).get("Content-Length", 0)))
                 for part in reply if isinstance(reply, list) else [reply]:
