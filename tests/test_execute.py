@@ -261,10 +261,27 @@ def test_examples_of_the_prompt_are_evidence_and_stand_before_generated_tests(rr
     assert [row["completion"] for row in decode(chosen.stdout)] == [GOOD, GOOD]
     for flags in (["--public-cases"], ["--repeat", "2"]):
         assert rrk("execute", "-p", problems, "--examples", *flags, input=encode(*rows)).returncode == 2
-    other = write(tmp_path / "cpp.jsonl", PROBLEM | {"language": "cpp"})
-    done = rrk("execute", "-p", other, "--examples", input=encode({"task_id": "T/0", "completion": GOOD}))
-    assert done.returncode == 3
-    assert b"--examples reads Python prompts, not 'cpp'" in done.stderr
+
+
+PROGRAMS = ("echo $(($1 + $2))", "echo $(($1 - $2))", "if then fi (")
+
+
+def test_examples_of_other_languages_are_one_test_and_without_any_a_program_has_to_load(rrk, problems, tmp_path):
+    shows = '#!/bin/bash\n# The sum.\n# >>> $(add "1" "2")\n# "3"\nadd() {\n'
+    both = [{"task_id": f"T/{i}", "language": "sh", "prompt": text} for i, text in enumerate((shows, "add() {\n"))]
+    path = write(tmp_path / "sh.jsonl", *both)
+    rows = [{"task_id": f"T/{i}", "language": "sh", "completion": f"    {text}\n"} for i in (0, 1) for text in PROGRAMS]
+    rows.append({"task_id": "T/0", "language": "py", "completion": GOOD})
+    done = rrk("execute", "-p", path, "-p", problems, "--examples", input=encode(*rows))
+    assert done.returncode == 0, done.stderr.decode()
+    found = [row["evidence"] for row in decode(done.stdout)]
+    assert [(one["passed"], one["shown"]) for one in found] == [*[(c, 1) for c in "100110"], ("", 0)]
+    tests = write(tmp_path / "tests.jsonl", {"task_id": "T/0", "tests": ["assert add(1, 2) == 3"]})
+    done = rrk("execute", "-p", path, "--evidence", tests, input=encode(rows[0]))
+    assert (done.returncode, b"for 'sh' there is --examples" in done.stderr) == (3, True)
+    unknown = write(tmp_path / "hs.jsonl", PROBLEM | {"language": "hs"})
+    done = rrk("execute", "-p", unknown, "--examples", input=encode({"task_id": "T/0", "completion": GOOD}))
+    assert (done.returncode, b"does not know how to test 'hs'" in done.stderr) == (3, True)
 
 
 def test_under_evidence_hidden_tests_are_not_even_loaded(rrk, tmp_path):

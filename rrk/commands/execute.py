@@ -76,7 +76,7 @@ def execute(
     ] = None,
     examples: Annotated[
         bool,
-        typer.Option("--examples", help="Run the examples that Python prompts show, before --evidence if given."),
+        typer.Option("--examples", help="Run the examples that prompts show, before --evidence if given."),
     ] = False,
     public_cases: Annotated[
         bool,
@@ -134,8 +134,9 @@ def execute(
     --evidence takes rows {task_id, tests: ["assert f(1) == 2", ...]}, {task_id, samples: [...]} (what a model wrote when
     asked for tests, as CodeT's) or {task_id, inputs: ["(1, 2)", ...]}, for `rrk rerank --method codet|mbr-exec|b4`.
 
-    --examples takes the examples out of a Python prompt itself (`>>> f(1)`, `f(1) == 2`), first of all tests, for `rrk rerank
-    --method examples` and the methods above.
+    --examples takes the examples out of the prompt itself (Python: `>>> f(1)`, `f(1) == 2`; as MultiPL-E writes them in C++, C#,
+    Java, JavaScript, PHP, Rust, Bash and TypeScript, where they are one test, and compiling is one where there are none), first
+    of all tests, for `rrk rerank --method examples` and the methods above.
 
     --public-cases makes such evidence of the cases with `public: true`, which a problem's text shows: which of them a program
     got right, and what it printed. Hidden cases are not even kept.
@@ -175,12 +176,12 @@ def execute(
         raise UsageError(f"--packages: in {sandbox}, install them into the image (sandboxes/Containerfile)")
     cores = jobs or len(os.sched_getaffinity(0))
     known = Problems(problems or [], hidden=not asked, public=public_cases)
-    generated = Evidence(evidence or (), known, shown=examples) if evidence or examples else None
+    generated = (
+        Evidence(evidence or (), known, shown=examples, sandboxes=sandboxes or ()) if evidence or examples else None
+    )
 
     def validate(row) -> None:
-        known.job(row)
-        if generated is not None:
-            generated.tests(row)
+        (generated or known).job(row)
 
     if sandbox in ENGINES:
         flags = {
@@ -284,7 +285,7 @@ class _Work:
             def __next__(self):
                 row = next(items)
                 taken.append(row)
-                return known.job(row) if generated is None else (generated.job(row), generated.tests(row))
+                return (generated or known).job(row)
 
         with Judge(**self._settings) as judge:
             stream = judge.judge(Jobs()) if generated is None else judge.evidence(Jobs(), self._each_s)
@@ -295,14 +296,12 @@ class _Work:
                     fields = verdict.fields()
                     yield [{k: v for k, v in row.items() if k in fields or k not in EARLIER} | fields]
                 else:
-                    found = verdict.evidence
+                    found = generated.found(row, verdict) if generated else verdict.evidence
                     if found is None:
-                        lacking += 1
-                        tests = known.job(row).case_set.cases if generated is None else generated.tests(row)
-                        found = {"passed": "0" * len(tests), "outputs": [None] * len(tests)}
+                        count = len(known.job(row).case_set.cases)
+                        found = {"passed": "0" * count, "outputs": [None] * count}
                         found["error"] = f"{verdict.status}: {verdict.stderr}"
-                    if generated is not None and (shown := generated.shown(row)) is not None:
-                        found["shown"] = shown
+                    lacking += "error" in found
                     yield [{**row, "evidence": found}]
             self.figures = {name: count for name, count in judge.figures.items() if count}
             if lacking:

@@ -2,7 +2,7 @@
 
     problems = Problems(["problems.jsonl"])       # or Problems([]) where rows carry their own tests
     job = problems.job(row)                       # RowError (file:line, remedy) where a row fits no problem
-    tests = Evidence(["generated.jsonl"], problems, shown=True).tests(row)
+    job, tests = Evidence(["generated.jsonl"], problems, shown=True).job(row)
 
 A problem is found by task_id and language, for MultiPL-E names a problem alike in each language. With hidden=False the
 problems' tests are never kept, so that nothing gathered from a program can come from them. With public=True the cases that a
@@ -12,7 +12,7 @@ problem's own text shows are all that is kept.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,9 +20,10 @@ from rrk import cases, jsonl, rows
 from rrk.cases import CaseSet
 from rrk.errors import RowError, RrkError
 from rrk.rows import Problem
+from rrk.sandbox import shown
 from rrk.sandbox.judge.snippets import asserts
-from rrk.sandbox.shown import shown
-from rrk.sandbox.verdict import Job
+from rrk.sandbox.languages import toolchains
+from rrk.sandbox.verdict import Job, Verdict
 
 OWN_TESTS = ("tests", "test", "test_list", "cases")
 
@@ -128,20 +129,29 @@ class Problems:
 
 
 class Evidence:
-    """Tests that are not the problem's own, by task_id: generated ones and, with shown=True, first of all the examples that a
-    Python prompt shows. A row of a file has one of
+    """Tests that are not the problem's own, by task_id: with shown=True first of all the examples that a prompt shows, and
+    generated ones. A row of a file has one of
 
     tests: ["assert f(1) == 2", ...]   samples: what a model wrote when asked for tests (CodeT)   inputs: ["(1, 2)", ...]
 
-    and the tests of all its rows count together. Snippets that do not parse or do not call the function are dropped.
+    and the tests of all its rows count together. Snippets that do not parse or do not call the function are dropped. Generated
+    tests are Python's. Elsewhere a prompt's examples are one test, which a program without any passes by compiling and loading;
+    the language's file says how they are written.
     """
 
-    def __init__(self, paths: Iterable[str], problems: Problems, most: int | None = None, shown: bool = False) -> None:
+    def __init__(
+        self,
+        paths: Iterable[str],
+        problems: Problems,
+        most: int | None = None,
+        shown: bool = False,
+        sandboxes: Sequence[str] = (),
+    ) -> None:
         self._paths = list(paths)
         self._rows: dict[str, list[dict[str, Any]]] = {}
         self._tests: dict[tuple[str, str], tuple[str, ...]] = {}
-        self._shown: dict[tuple[str, str], tuple[str, ...]] | None = {} if shown else None
-        self._problems, self._most = problems, most
+        self._examples: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._problems, self._most, self._shown, self._sandboxes = problems, most, shown, sandboxes
         for row in jsonl.read(self._paths):
             if not any(isinstance(row.get(name), list) for name in ("tests", "samples", "inputs")):
                 raise RowError("a row of generated tests has a list 'tests', 'samples' or 'inputs'", rows.where(row))
@@ -149,9 +159,23 @@ class Evidence:
         if self._paths and not self._rows:
             raise RrkError(f"{', '.join(self._paths)}: no generated tests in it")
 
-    def job(self, row: dict[str, Any]) -> Job:
-        """What to run for a row: no tests of its own, and the function's name, which generated tests call."""
-        return replace(self._problems.job(row), entry_point=self._entry_point(row), tests="")
+    def job(self, row: dict[str, Any]) -> tuple[Job, tuple[str, ...] | None]:
+        """What to run for a row: a program with the tests to run on it one by one, or (None) with one text of tests in it."""
+        job = self._problems.job(row)
+        if job.language == "py":
+            return replace(job, entry_point=self._entry_point(row), tests=""), self.tests(row)
+        return replace(job, tests=self._program(row, job.language)), None
+
+    def found(self, row: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+        """A row's field `evidence`: `passed` and `outputs`, a test each, perhaps `shown` and `error`."""
+        python = self._problems.problem(row).language == "py"
+        made: dict[str, Any] | None = verdict.evidence
+        if made is None and not python and verdict.passed is not None:
+            made = {"passed": str(int(verdict.passed)), "outputs": [None]}
+        if made is None:
+            count = len(self.tests(row)) if python else 1
+            made = {"passed": "0" * count, "outputs": [None] * count, "error": f"{verdict.status}: {verdict.stderr}"}
+        return made | ({"shown": len(self._of_prompt(row)) if python else 1} if self._shown else {})
 
     def _entry_point(self, row: dict[str, Any]) -> str:
         problem = self._problems.problem(row)
@@ -169,7 +193,7 @@ class Evidence:
         entry_point = self._entry_point(row)
         key = (task, entry_point)
         if key not in self._tests:
-            found: dict[str, None] = dict.fromkeys(self._examples(row, key))
+            found: dict[str, None] = dict.fromkeys(self._of_prompt(row))
             for source in self._rows.get(task, ()):
                 texts = [str(text) for text in source.get("tests") or source.get("samples") or ()]
                 per_sample = 1_000_000 if source.get("tests") else 5
@@ -178,21 +202,27 @@ class Evidence:
             self._tests[key] = tuple(found)[: self._most]
         return self._tests[key]
 
-    def shown(self, row: dict[str, Any]) -> int | None:
-        """How many of the tests, from the first, the prompt shows; None unless they were asked for."""
-        if self._shown is None:
-            return None
-        return len(self._examples(row, (rows.task_id(row), self._entry_point(row))))
-
-    def _examples(self, row: dict[str, Any], key: tuple[str, str]) -> tuple[str, ...]:
-        if self._shown is None:
+    def _of_prompt(self, row: dict[str, Any]) -> tuple[str, ...]:
+        if not self._shown:
             return ()
-        if key not in self._shown:
-            problem = self._problems.problem(row)
-            if problem.language != "py":
-                raise RowError(f"--examples reads Python prompts, not '{problem.language}'", rows.where(row))
-            self._shown[key] = tuple(shown(problem.prompt, key[1])[: self._most])
-        return self._shown[key]
+        key = (rows.task_id(row), self._entry_point(row))
+        if key not in self._examples:
+            self._examples[key] = tuple(shown.asserts(self._problems.problem(row).prompt, key[1])[: self._most])
+        return self._examples[key]
+
+    def _program(self, row: dict[str, Any], language: str) -> str:
+        key = (rows.task_id(row), language)
+        if key not in self._examples:
+            if not self._shown:
+                raise RowError(f"generated tests are Python; for '{language}' there is --examples", rows.where(row))
+            form = toolchains.load(language, self._sandboxes).examples
+            if form is None:
+                raise RowError(
+                    f"--examples does not know how to test '{language}'; [examples] in its file says it",
+                    rows.where(row),
+                )
+            self._examples[key] = (shown.program(self._problems.problem(row).prompt, form),)
+        return self._examples[key][0]
 
 
 def _call(entry_point: str, arguments: Any) -> str | None:

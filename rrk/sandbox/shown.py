@@ -1,10 +1,12 @@
-"""The examples that a Python problem's own text shows, as asserts.
+"""The examples that a problem's own text shows, as tests.
 
-    shown(prompt, "f")  ->  ["assert f(1) == 2", ...]
+    asserts(prompt, "f")  ->  ["assert f(1) == 2", ...]                   # Python
+    program(prompt, toolchain.examples)  ->  "...\nassert(f(1) == 2);"   # another language, all in one
 
-Read are doctests (`>>> f(1)` and what is printed below) and the ways in which HumanEval's docstrings write them: `f(1) == 2`,
+In Python read are doctests (`>>> f(1)` and what is printed below) and the ways in which HumanEval's docstrings write them: `f(1) == 2`,
 `f(1) => 2`, `f(1) -> 2`, `f(1) returns 2`, `f(1) should return 2`, `f(1) = 2`. A call with anything but literals in it is no
 example (`is_happy(abcd) => True`), nor is a value that is none. An author's slip is read as it stands.
+Prompts in other languages show examples as MultiPL-E translates them: `// >>> f((1l))`, and the value in the next line.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import doctest
 import re
 import warnings
 
+from rrk.sandbox.languages.toolchain import Examples
+
 # Between a call and its value, on the same line; the longest sign first.
 _SAYS = re.compile(r"\s*#?\s*(?:==>|-->|=>|->|==|=|➞|→|(?:will |should |must )?(?:return|be|output|give)s?\b:?)\s*")
 # Behind the value: the line's end, a sign of prose, or a word; an operator would make another value of it.
@@ -22,10 +26,12 @@ _SPELT = {"true": "True", "false": "False", "null": "None"}
 _HARMLESS = frozenset(
     ["abs", "dict", "float", "int", "len", "list", "max", "min", "round", "set", "sorted", "str", "sum", "tuple"]
 )
+# `// >>> call` and what the next line holds behind the same sign.
+_COMMENTED = re.compile(r"^[ \t]*\S{0,3}[ \t]*>>> (\S.*?)[ \t]*\n[ \t]*\S{0,3}[ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
 _PARSER = doctest.DocTestParser()
 
 
-def shown(prompt: str, entry_point: str) -> list[str]:
+def asserts(prompt: str, entry_point: str) -> list[str]:
     """Distinct asserts in the order of the text; of a prompt with several functions, those of the last one's text."""
     if f"{entry_point}(" not in prompt:
         return []
@@ -40,6 +46,20 @@ def shown(prompt: str, entry_point: str) -> list[str]:
         for start in re.finditer(rf"(?<![\w.]){re.escape(entry_point)}\(", text):
             found |= _on_a_line(text[start.start() :].partition("\n")[0], entry_point)
     return list(found)
+
+
+def program(prompt: str, examples: Examples) -> str:
+    """The tests' text. Of a prompt without an example it tests nothing, so that a program has to compile and to load.
+
+    An example of a function that the prompt does not declare is an author's slip, on which no program would compile.
+    """
+    declared = re.sub(r"^.*>>>.*$", "", prompt, flags=re.MULTILINE)
+    found: dict[str, None] = {}
+    for call, value in _COMMENTED.findall(prompt):
+        name = re.search(r"[^\W\d]\w*", call)
+        if name and f"{name[0]}(" in declared and (examples.value is None or examples.value.match(value)):
+            found[examples.each.replace("@call@", call).replace("@value@", value)] = None
+    return examples.head + "".join(found) + examples.tail
 
 
 def _doctests(text: str) -> list[doctest.Example]:

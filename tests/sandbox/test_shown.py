@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from rrk.sandbox.shown import shown
+from rrk.sandbox.judge.judge import Judge
+from rrk.sandbox.languages import toolchains
+from rrk.sandbox.shown import asserts, program
+from rrk.sandbox.verdict import Job
 
 
 @pytest.mark.parametrize(
@@ -33,12 +38,56 @@ from rrk.sandbox.shown import shown
 )
 def test_examples_of_a_docstring(text, found):
     prompt = f'def f(x):\n    """What it does.\n\n    {text}\n    """\n'
-    assert shown(prompt, "f") == [f"assert {one}" for one in found]
+    assert asserts(prompt, "f") == [f"assert {one}" for one in found]
 
 
 def test_of_several_functions_the_last_ones_text_is_read():
     prompt = 'def g(x):\n    """f(1) == 1"""\n    return x\n\n\ndef f(x):\n    """\n    >>> f(1)\n    2\n    """\n'
-    assert shown(prompt, "f") == ["assert f(1) == 2"]
-    assert shown("What is f(1) == 2?", "f") == ["assert f(1) == 2"]
-    assert shown("def g(x):\n", "f") == []
-    assert shown('def f(x):\n    """' + "f(" * 5000, "f") == []
+    assert asserts(prompt, "f") == ["assert f(1) == 2"]
+    assert asserts("What is f(1) == 2?", "f") == ["assert f(1) == 2"]
+    assert asserts("def g(x):\n", "f") == []
+    assert asserts('def f(x):\n    """' + "f(" * 5000, "f") == []
+
+
+SPELT = {"sh": ('$({} "1" "2")', '"3"'), "java": ("{}(1l, 2l)", "(3l)"), "cs": ("{}(1L, 2L)", "(3L)")}
+JAVA = """class Problem {
+    // Counts. g(1l) is none, and neither is what another function gives.
+    // >>> countIt((new ArrayList<Long>(Arrays.asList((long)1l))), ("a b"))
+    // (2l)
+    // >>> countIt((new ArrayList<Long>(Arrays.asList())), (""))
+    // (0l)
+    // >>> count((1l))
+    // (0l)
+    public static long countIt(ArrayList<Long> given, String text) {
+"""
+
+
+def test_translated_doctests_become_one_program_of_tests():
+    text = program(JAVA, toolchains.load("java").examples)
+    assert [line.strip() for line in text.splitlines() if "assert" in line] == [
+        'assert(java.util.Objects.equals(countIt((new ArrayList<Long>(Arrays.asList((long)1l))), ("a b")), (2l)));',
+        'assert(java.util.Objects.equals(countIt((new ArrayList<Long>(Arrays.asList())), ("")), (0l)));',
+    ]
+    lists = '# >>> $(f "1")\n# [\'"1"\', \'"2"\']\n# >>> $(f "0")\n# "none of them"\nf() {\n'
+    text = program(lists, toolchains.load("sh").examples)
+    assert [line.strip() for line in text.splitlines() if "[[" in line] == ['[[ $(f "0") = "none of them" ]]']
+    assert "assert(" not in program("int f(int x) {\n", toolchains.load("cpp").examples)
+
+
+@pytest.mark.parametrize("language", [name for name, one in toolchains.all().items() if one.examples])
+def test_the_self_tests_function_is_told_right_from_wrong_by_its_example(language):
+    """Of every language that has [examples] and that this machine can judge."""
+    chain = toolchains.load(language)
+    if chain.missing():
+        pytest.skip(chain.missing()[0])
+    own = {test.name: test for test in chain.selftests}
+    jobs = []
+    for name in ("pass", "fail"):
+        function = re.findall(r"(\w+)\(", own[name].prompt)[0]
+        call, value = SPELT.get(language, ("{}(1, 2)", "3"))
+        shows = own[name].prompt + f"// >>> {call.format(function)}\n// {value}\n"
+        tests = program(shows, chain.examples)
+        assert value in tests
+        jobs.append(Job(language, own[name].prompt, own[name].completion, tests))
+    with Judge() as judge:
+        assert [verdict.passed for verdict in judge.judge(jobs)] == [True, False]

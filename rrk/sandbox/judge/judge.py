@@ -122,13 +122,15 @@ class Judge:
         """A verdict for each job, in order. RrkError if no worker can be had."""
         return self._stream(jobs, lambda job: (job, None))
 
-    def evidence(self, pairs: Iterable[tuple[Job, Sequence[str]]], each_s: float = 1.0) -> Iterator[Verdict]:
+    def evidence(self, pairs: Iterable[tuple[Job, Sequence[str] | None]], each_s: float = 1.0) -> Iterator[Verdict]:
         """For each (job, generated tests) a verdict whose `evidence` says which of them the program passed.
 
-        The jobs' own tests are dropped before anything runs. each_s: CPU seconds a test.
+        The jobs' own tests are dropped before anything runs. each_s: CPU seconds a test. (job, None): a plain verdict on it.
         """
         self._each_s = each_s
-        return self._stream(pairs, lambda pair: (replace(pair[0], tests=""), tuple(pair[1])))
+        return self._stream(
+            pairs, lambda pair: pair if pair[1] is None else (replace(pair[0], tests=""), tuple(pair[1]))
+        )
 
     # The stream (the caller's thread).
 

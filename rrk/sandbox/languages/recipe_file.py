@@ -16,7 +16,7 @@ from typing import Any
 
 from rrk.errors import RrkError
 from rrk.sandbox.jail.box import Limits
-from rrk.sandbox.languages.toolchain import PLACEHOLDER, Batch, End, Mode, Prepare, SelfTest, Step, Toolchain
+from rrk.sandbox.languages.toolchain import PLACEHOLDER, Batch, End, Examples, Mode, Prepare, SelfTest, Step, Toolchain
 
 # Keys that a [[mode]] may replace; each takes the place of the file's own table as a whole.
 PARTS = ("program", "capture", "files", "rewrite", "end", "control", "compile", "run", "classify", "rerun")
@@ -35,7 +35,7 @@ KEYS = {
     "mode",
     "selftest",
 }
-KEYS |= {"prepare", "batch", "stdin"}
+KEYS |= {"prepare", "batch", "stdin", "examples"}
 # What a program that reads and prints has no use for: there is nothing to prove, its output is compared elsewhere.
 NO_PROOF: dict[str, Any] = {"files": {}, "rewrite": [], "end": [], "control": [], "rerun": {}}
 
@@ -154,6 +154,7 @@ class _Reader:
             selftests=tuple(self.selftest(t, f"selftest[{i}].") for i, t in enumerate(table.get("selftest", []))),
             prepare=self.prepare(table["prepare"], table.get("files", {})) if "prepare" in table else None,
             batch=self.batch(table["batch"]) if "batch" in table else None,
+            examples=self.examples(self.get(table, "examples", dict)) if "examples" in table else None,
         )
         self.check_placeholders(toolchain)
         return toolchain
@@ -246,6 +247,16 @@ class _Reader:
         again = self.pattern(table["again"], "batch.again") if "again" in table else None
         files = self.get(table, "files", dict, {}, "batch.")
         return Batch(step, files, self.get(table, "max", int, at="batch."), error, alone, again)
+
+    def examples(self, table: dict[str, Any]) -> Examples:
+        if unknown := set(table) - {"head", "each", "tail", "value"}:
+            raise self.bad(f"examples.{min(unknown)}", "no such key; there is each, head, tail, value")
+        head, each, tail = (self.get(table, key, str, at="examples.") for key in ("head", "each", "tail"))
+        for name in ("@call@", "@value@"):
+            if name not in each:
+                raise self.bad("examples.each", f"has no {name}")
+        value = self.pattern(table["value"], "examples.value") if "value" in table else None
+        return Examples(head, each, tail, value)
 
     def selftest(self, table: dict[str, Any], at: str) -> SelfTest:
         values = {

@@ -100,6 +100,19 @@ class SelfTest:
 
 
 @dataclass(frozen=True)
+class Examples:
+    """Tests made of what a prompt shows (`>>> call`, the value below): `head`, for each `each` with @call@ and @value@, `tail`.
+
+    A value that `value` does not match is none that the language could compare.
+    """
+
+    head: str
+    each: str
+    tail: str
+    value: re.Pattern[str] | None
+
+
+@dataclass(frozen=True)
 class Toolchain:
     """One language as its file declares it."""
 
@@ -118,6 +131,7 @@ class Toolchain:
     selftests: tuple[SelfTest, ...]
     prepare: Prepare | None = None
     batch: Batch | None = None
+    examples: Examples | None = None
     shows: tuple[str, ...] = ()  # files and folders that a box shows where they exist (configuration outside /usr)
 
     @cached_property
