@@ -76,7 +76,11 @@ def features(problem: Problem) -> dict[str, list[float]]:
             passes = evidence.examples(problem)
             most = max(evidence.shown(problem[0]), 1)
             table["examples"] = [value / most for value in passes]
+            table["examples_all"] = [float(value == most) for value in passes]
             table["examples_rank"] = _rank(passes)
+            table["examples_ngram_rank"] = _rank(places(passes, similar))
+            if not any(map(math.isnan, means)):
+                table["examples_logprob_rank"] = _rank(places(passes, means))
     texts = [evidence.normal_text(row) for row in problem]
     counts = Counter(texts)
     table["same_text"] = [counts[text] / n for text in texts]

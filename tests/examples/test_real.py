@@ -17,7 +17,7 @@ from tests.conftest import ROOT, environment, rrk_command
 LANGUAGES = "py js"
 ROWS = [
     "SFT, greedy", "fused on MBPP", "judge", "reranker 1", "policy 1, one sample", "policy 1, greedy", "policy 1, reranker 1",
-    "policy 1, fused", "large", "large, greedy",
+    "policy 1, fused", "large", "large, greedy", "large, 4 by examples",
 ]  # fmt: skip
 
 
@@ -79,8 +79,8 @@ def test_a_small_run_on_a_real_model_ends_in_the_table(checkout):
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((checkout / "runs/real/compare.json").read_text())
     large = Path(model).name
-    assert {row.replace("large", large) for row in ROWS} | {"random", "oracle", "logprob-mean"} <= found[
-        "methods"
-    ].keys()
+    rows = {row.replace("large", large).replace(", 4 by", ", 2 by") for row in ROWS}
+    rows |= {"random", "oracle", "logprob-mean", "examples --ties logprob-mean"}
+    assert rows <= found["methods"].keys()
     assert list(found["methods"]["judge"]["languages"]) == LANGUAGES.split()
     assert "FLOPs an answer" in (checkout / "runs/real/costs.txt").read_text()

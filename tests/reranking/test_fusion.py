@@ -70,6 +70,22 @@ def test_it_ranks_unseen_problems_better_than_any_single_evidence_does(model):
     assert auc(model, fresh) > single + 0.05
 
 
+def test_examples_of_the_prompt_are_told_from_generated_tests_and_decide():
+    """Right candidates pass all of the first two tests, wrong ones all but one; the other tests are noise."""
+    problems = world(60, seed=5)
+    draw = random.Random(6)
+    for rows in problems:
+        for row in rows:
+            shown = "11" if row["passed"] else draw.choice(["01", "10"])
+            row["evidence"] = {"passed": shown + "".join(draw.choice("01") for _ in range(8)), "shown": 2}
+    told = auc(fusion.fit(problems), problems)
+    for rows in problems:
+        for row in rows:
+            del row["evidence"]["shown"]
+    assert told > 0.97
+    assert told > auc(fusion.fit(problems), problems) + 0.02
+
+
 def test_rows_without_generated_tests_are_scored_by_what_they_have(model):
     fresh = [
         [{**row, "task_id": "new" + row["task_id"]} for row in rows] for rows in world(seed=2, with_evidence=False)
