@@ -3,10 +3,10 @@
     asserts(prompt, "f")  ->  ["assert f(1) == 2", ...]                   # Python
     program(prompt, toolchain.examples)  ->  "...\nassert(f(1) == 2);"   # another language, all in one
 
-In Python read are doctests (`>>> f(1)` and what is printed below) and the ways in which HumanEval's docstrings write them: `f(1) == 2`,
-`f(1) => 2`, `f(1) -> 2`, `f(1) returns 2`, `f(1) should return 2`, `f(1) = 2`. A call with anything but literals in it is no
-example (`is_happy(abcd) => True`), nor is a value that is none. An author's slip is read as it stands.
-Prompts in other languages show examples as MultiPL-E translates them: `// >>> f((1l))`, and the value in the next line.
+In Python read are doctests (`>>> f(1)` and what is printed below) and the ways in which HumanEval's docstrings and LeetCode's
+texts write them: `f(1) == 2`, `f(1) => 2`, `f(1) -> 2`, `f(1) returns 2`, `f(1) should return 2`, `f(1) = 2`; `Input: x = 1` and below
+`Output: 2`; `For x = 1 the output should be 2`. A call with anything but literals in it is no example (`is_happy(abcd) => True`),
+nor is a value that is none. An author's slip is read as it stands. Prompts in other languages show examples as MultiPL-E translates them: `// >>> f((1l))`, and the value in the next line.
 """
 
 from __future__ import annotations
@@ -22,6 +22,17 @@ from rrk.sandbox.languages.toolchain import Examples
 _SAYS = re.compile(r"\s*#?\s*(?:==>|-->|=>|->|==|=|➞|→|(?:will |should |must )?(?:return|be|output|give)s?\b:?)\s*")
 # Behind the value: the line's end, a sign of prose, or a word; an operator would make another value of it.
 _ENDS = re.compile(r"\s*(?:$|[.,;:#)?!]|\"\"\"|'''|\s[A-Za-z(])")
+LONGEST = 1000  # characters of a line that are looked at
+_PAIRS = (
+    re.compile(
+        r"\binput\s*:\s*(?P<given>[^\n]{1,1000}(?:\n[^\n]{1,1000})??)\n\s*output\s*:[ \t]*(?P<value>[^\n]+)",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"\bfor (?P<given>[^\n]{1,300}?)[, ]*\b(?:the )?(?:output|result|answer)[^\n=:]{0,40}?(?:should be|is|will be|:|=)[ \t]*(?P<value>[^\n]+)",
+        re.IGNORECASE,
+    ),
+)
 _SPELT = {"true": "True", "false": "False", "null": "None"}
 _HARMLESS = frozenset(
     ["abs", "dict", "float", "int", "len", "list", "max", "min", "round", "set", "sorted", "str", "sum", "tuple"]
@@ -44,7 +55,12 @@ def asserts(prompt: str, entry_point: str) -> list[str]:
             if f"{entry_point}(" in example.source:
                 found |= _printed(example.source.strip(), example.want, entry_point)
         for start in re.finditer(rf"(?<![\w.]){re.escape(entry_point)}\(", text):
-            found |= _on_a_line(text[start.start() :].partition("\n")[0], entry_point)
+            found |= _on_a_line(text[start.start() :].partition("\n")[0][:LONGEST], entry_point)
+        parameters = _parameters(prompt[at:]) if at >= 0 else []
+        for pair in (match for form in _PAIRS for match in form.finditer(text)):
+            given, value = _arguments(pair["given"][:LONGEST], parameters), _value(pair["value"][:LONGEST])
+            if given is not None and value is not None:
+                found[f"assert {entry_point}({', '.join(given)}) == {value}"] = None
     return list(found)
 
 
@@ -72,10 +88,10 @@ def _doctests(text: str) -> list[doctest.Example]:
 
 def _printed(call: str, below: str, name: str) -> dict[str, None]:
     """What a doctest prints may take several lines, and prose may follow without a gap: the most lines that are a value."""
-    lines = below.splitlines()
+    lines = below[:LONGEST].splitlines()
     for end in range(len(lines), 0, -1):
-        if made := _assert(call, "\n".join(lines[:end]).strip(), name):
-            return made
+        if (value := _literal("\n".join(lines[:end]))) is not None:
+            return _assert(call, value, name)
     return {}
 
 
@@ -83,19 +99,50 @@ def _on_a_line(line: str, name: str) -> dict[str, None]:
     """`f(1) == 2 and so on`: the shortest call that parses, and the longest value."""
     for close in re.finditer(r"\)", line):
         call = line[: close.end()]
-        if not _is_call(call, name):
-            continue
-        if says := _SAYS.match(line[close.end() :]):
-            value = line[close.end() + says.end() :]
-            for end in range(len(value), 0, -1):
-                if (
-                    value[end - 1] not in ",."
-                    and _ENDS.match(value[end:])
-                    and (made := _assert(call, value[:end].strip(), name))
-                ):
-                    return made
-        return {}
+        if _is_call(call, name):
+            says = _SAYS.match(line[close.end() :])
+            value = _value(line[close.end() + says.end() :]) if says else None
+            return _assert(call, value, name) if value is not None else {}
     return {}
+
+
+def _value(text: str) -> str | None:
+    """The longest literal that the text begins with, if nothing stands behind it that would make another of it."""
+    for end in range(len(text), 0, -1):
+        if text[end - 1] not in ",." and _ENDS.match(text[end:]) and (value := _literal(text[:end])) is not None:
+            return value
+    return None
+
+
+def _literal(text: str) -> str | None:
+    text = text.strip()
+    try:
+        return ast.unparse(ast.Constant(ast.literal_eval(_SPELT.get(text, text))))
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return None
+
+
+def _parameters(function: str) -> list[str]:
+    """Names of the parameters of the function that the text begins with; [] if its head does not parse."""
+    head = re.match(r"def.*?:[ \t]*(?:#[^\n]*)?\n", function, re.DOTALL)
+    try:
+        arguments = ast.parse((head[0] if head else function) + "    pass").body[0].args  # type: ignore[attr-defined]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    return [argument.arg for argument in [*arguments.posonlyargs, *arguments.args]]
+
+
+def _arguments(text: str, parameters: list[str]) -> list[str] | None:
+    """`x = 1, y = 2` by the parameters' names, else `1` or `1, 2` in their order; None where it is neither."""
+    places = [re.search(rf"\b{name}\s*[:=]", text) for name in parameters]
+    if parameters and all(places):
+        values = [_value(text[place.end() :].strip()) for place in places if place]
+        return None if None in values else values  # type: ignore[return-value]
+    try:
+        many = ast.literal_eval(f"({_SPELT.get(text.strip(), text)},)")
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return None
+    return [repr(one) for one in many] if len(many) == len(parameters) > 0 else None
 
 
 def _is_call(text: str, name: str) -> bool:
@@ -107,11 +154,10 @@ def _is_call(text: str, name: str) -> bool:
 
 
 def _assert(call: str, value: str, name: str) -> dict[str, None]:
-    """{"assert call == value": None}; empty where it needs a name that the prompt need not define, or the value is no literal."""
+    """{"assert call == value": None}; empty where it needs a name that the prompt need not define."""
     try:
         node = ast.parse(call, mode="eval").body
-        wanted = ast.unparse(ast.Constant(ast.literal_eval(_SPELT.get(value, value))))
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
     names = {child.id for child in ast.walk(node) if isinstance(child, ast.Name)}
-    return {f"assert {ast.unparse(node)} == {wanted}": None} if name in names <= _HARMLESS | {name} else {}
+    return {f"assert {ast.unparse(node)} == {value}": None} if name in names <= _HARMLESS | {name} else {}

@@ -24,6 +24,12 @@ from rrk.sandbox.verdict import Job
         ("f(1) ➞ [2, 3]  # sorted\n    f(1) ➞ [2, 3]", ["f(1) == [2, 3]"]),
         ("f(f(1)) = -1", ["f(f(1)) == -1"]),
         (">>> f(1)\n    2\n    and prose, f(3) is none", ["f(1) == 2"]),
+        ("Input: x = [1, 2]\n    Output: 3 # their sum", ["f([1, 2]) == 3"]),
+        ("Example 1:\n\n        Input: 4\n        Output: (1, 2)\n", ["f(4) == (1, 2)"]),
+        ('For x = 10, the sum of digits will be 1 the output should be "1".', ["f(10) == '1'"]),
+        ("for x = 10 the result is 2.5 or so", ["f(10) == 2.5"]),
+        ("Input: a list\n    Output: 3; for y = 1 the output is 2", []),
+        ("Input: 1, 2\n    Output: 3", []),
         # A call of names, a value that is none, another function, a value that goes on, an operator, prose.
         ("f(abcd) => True", []),
         ("f(1) == abc", []),
@@ -38,6 +44,22 @@ from rrk.sandbox.verdict import Job
 )
 def test_examples_of_a_docstring(text, found):
     prompt = f'def f(x):\n    """What it does.\n\n    {text}\n    """\n'
+    assert asserts(prompt, "f") == [f"assert {one}" for one in found]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Input: word = 'a, b = 1', k = 2\n    Output: 1", ["f('a, b = 1', 2) == 1"]),
+        ("Input: k = 2, word = 'a'\n    Output: 1", ["f('a', 2) == 1"]),
+        ("Input:\n        word : 'a'\n        k : 2\n    Output: true", ["f('a', 2) == True"]),
+        ("Input: 'a', 2\n    Output: 1", ["f('a', 2) == 1"]),
+        ("Input: word = 'a'\n    Output: 1", []),
+        ("For word = 'ab', k = 1 the result should be ('b', False)", ["f('ab', 1) == ('b', False)"]),
+    ],
+)
+def test_arguments_by_name_and_in_their_order(text, found):
+    prompt = f'def f(word: str,\n      k: int = 0) -> int:  # given\n    """\n    {text}\n    """\n'
     assert asserts(prompt, "f") == [f"assert {one}" for one in found]
 
 
