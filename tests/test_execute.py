@@ -426,6 +426,8 @@ def test_public_cases_are_evidence_and_hidden_ones_are_not(rrk, tmp_path):
     ranked = rrk("rerank", "--method", "codet", input=told[0])
     assert ranked.returncode == 0, ranked.stderr
     assert [json.loads(line)["rank"] for line in ranked.stdout.splitlines()][2] == 4
+    ranked = rrk("rerank", "--method", "examples", input=told[0])
+    assert [json.loads(line)["score"] for line in ranked.stdout.splitlines()] == [2, 1, 0, 2]
     (tmp_path / "p.jsonl").write_text(json.dumps({**problem, "cases": [{"input": "", "output": ""}]}) + "\n")
     refused = rrk("execute", "-p", "p.jsonl", "--public-cases", "c.jsonl")
     assert (refused.returncode, b"shows no case with public" in refused.stderr) == (3, True)

@@ -139,7 +139,7 @@ def execute(
     of all tests, for `rrk rerank --method examples` and the methods above.
 
     --public-cases makes such evidence of the cases with `public: true`, which a problem's text shows: which of them a program
-    got right, and what it printed. Hidden cases are not even kept.
+    got right, and what it printed; also for --method examples. Hidden cases are not even kept.
 
     --engine ray runs the same on all nodes of a cluster (extra `ray`), batches of a problem together, and gives the rows of a
     local run. Each node uses its own jail, and the field `sandbox` says which; one that cannot jail is left out. What ran on a
@@ -301,6 +301,8 @@ class _Work:
                         count = len(known.job(row).case_set.cases)
                         found = {"passed": "0" * count, "outputs": [None] * count}
                         found["error"] = f"{verdict.status}: {verdict.stderr}"
+                    if generated is None:
+                        found = {**found, "shown": len(found["passed"])}
                     lacking += "error" in found
                     yield [{**row, "evidence": found}]
             self.figures = {name: count for name, count in judge.figures.items() if count}

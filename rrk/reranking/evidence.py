@@ -4,7 +4,7 @@
 
 `majority` and `ngram` compare texts. `mbr-exec`, `codet` and `b4` read the field `evidence` that `rrk execute --evidence TESTS`
 adds: which of some model-written tests each candidate passed ("0110", a character a test) and a digest of each tested value.
-`examples` reads what --examples adds: how many of the tests, from the first, the prompt itself shows. None of them are the
+`examples` reads what --examples or --public-cases adds: how many of the tests, from the first, the prompt itself shows. None of them are the
 problem's hidden ones.
 """
 
@@ -26,7 +26,7 @@ from rrk.errors import RowError
 Rows = Sequence[dict[str, Any]]
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 REMEDY = "add it with `rrk execute -p PROBLEMS --evidence TESTS`"
-EXAMPLES = "add it with `rrk execute -p PROBLEMS --examples`"
+EXAMPLES = "add it with `rrk execute -p PROBLEMS --examples` (or --public-cases)"
 
 
 def passed_matrix(rows: Rows) -> np.ndarray:
