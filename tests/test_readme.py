@@ -194,7 +194,14 @@ def test_rrk_show_prints_what_is_shown(rrk, tmp_path):
 
 
 @pytest.mark.slow
-def test_codets_table_is_what_rrk_compare_prints(rrk, shared):
+@pytest.mark.timeout(1800)
+def test_codets_table_is_what_rrk_compare_prints(rrk, shared, tmp_path):
+    """Its lines stand in this order in what is printed; some are left out there."""
     [block] = [text for _, text in blocks() if text.startswith(CODET)]
-    done = rrk("compare", shared / "data/candidates/codet_humaneval_codegen16b.jsonl.gz", timeout=280)
-    assert done.stdout.decode() == block
+    problems = shared / "data/problems/humaneval.jsonl.gz"
+    candidates = shared / "data/candidates/codet_humaneval_codegen16b.jsonl.gz"
+    shown = tmp_path / "shown.jsonl"
+    assert rrk("execute", "-p", problems, "--examples", candidates, "-o", shown, timeout=1500).returncode == 0
+    done = rrk("compare", shown, "--ties", "ngram", timeout=280)
+    printed = iter(done.stdout.decode().splitlines())
+    assert all(line in printed for line in block.splitlines()), done.stdout.decode()
