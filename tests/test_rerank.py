@@ -39,6 +39,7 @@ def rows(problems: int = 3, each: int = 4) -> list[dict]:
             "tokens": 2 * c + 1,
             "evidence": {"passed": "110" if c > 1 else "100", "outputs": ["a", str(min(c, 2))], "shown": 2},
             "passed": c == 1,
+            "score": (0.5, 0.1, 0.9, 0.2)[c],
         }
         for p in range(problems)
         for c in range(each)
@@ -63,6 +64,7 @@ EXPECTED = {  # the completion_ids that may stand first
     "mbr-exec": {2, 3},
     "codet": {2, 3},
     "b4": {2, 3},
+    "score": {2},
     "first": {0},
     "oracle": {1},
     "random": {0, 1, 2, 3},
@@ -96,6 +98,7 @@ def test_every_method_is_tested_and_in_the_help(rrk):
         ("codet", "evidence", "rrk execute"),
         ("b4", "evidence", "rrk execute"),
         ("oracle", "passed", "rrk execute"),
+        ("score", "score", "rrk rerank"),
         ("majority", "completion", "solution"),
         ("reward", "prompt", "reranker reads"),
     ],

@@ -108,6 +108,7 @@ def rerank(
       codet         agreement with generated tests (Chen et al. 2022, arXiv 2207.10397); `evidence`
       b4            ... by its posterior (Chen et al. 2024, arXiv 2409.08692); `evidence`
       fused         whichever of these the row has, as one probability (-m, rrk train-fusion); an earlier `score` is used
+      score         an earlier rerank's `score`: --method examples --ties score puts a reranker behind the examples
       random        the floor (--seed)
       first         the order in which the candidates stand
       oracle        the verdict itself, the ceiling; `passed`

@@ -51,16 +51,14 @@ def values(
         if method.score is None or name in ("random", "oracle"):
             continue
         if lacking := _lacks(problems, method.validate):
-            left.append(f"{name} ({lacking})")
+            left += [f"{name} ({lacking})"] if name != "score" else []
             continue
         orders[name] = [method.score(problem, seed) for problem in problems]
-        found[name] = _tops(problems, orders[name])
+        found["reward (score)" if name == "score" else name] = _tops(problems, orders[name])
     for name in _EVIDENCE:
         if ties in orders and name in orders and name != ties:
             both = [places(a, b) for a, b in zip(orders[name], orders[ties], strict=True)]
             found[f"{name} --ties {ties}"] = _tops(problems, both)
-    if all(isinstance(row.get("score"), (int, float)) for problem in problems for row in problem):
-        found["reward (score)"] = _tops(problems, [[float(row["score"]) for row in problem] for problem in problems])
     try:
         model = fusion.fit(problems, folds=_FOLDS, seed=seed)
         found["fused"] = _tops(problems, [model.score(problem) for problem in problems])

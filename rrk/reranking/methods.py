@@ -64,6 +64,12 @@ def _logprob_mean(row: dict[str, Any]) -> float:
     return _logprob(row) / max(tokens, 1)
 
 
+def _score(row: dict[str, Any]) -> float:
+    _text(row)
+    given = float(fields.need(row, "score", (int, float), "an earlier `rrk rerank` writes it"))
+    return -math.inf if math.isnan(given) else given
+
+
 def _judged(row: dict[str, Any]) -> None:
     _text(row)
     fields.need(row, "passed", (bool, type(None)), "the oracle knows the verdict: run `rrk execute` first")
@@ -97,6 +103,11 @@ METHODS: dict[str, Method] = {
     "codet": Method("agreement with generated tests (Chen et al. 2022)", _evidence, _simple(evidence.codet)),
     "b4": Method("... by posterior (Chen et al. 2024)", _evidence, _simple(evidence.b4)),
     "fused": Method("all of these in one probability; -m FILE of `rrk train-fusion`", _text, None),
+    "score": Method(
+        "the field as it stands; with it --ties takes a reranker's",
+        _score,
+        _simple(lambda rows: [_score(r) for r in rows]),
+    ),
     "random": Method("by --seed: the floor", _text, _random),
     "first": Method("in the order given", _text, lambda rows, seed: [-float(i) for i in range(len(rows))]),
     "oracle": Method(
