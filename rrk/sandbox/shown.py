@@ -6,7 +6,8 @@
 In Python read are doctests (`>>> f(1)` and what is printed below) and the ways in which HumanEval's docstrings and LeetCode's
 texts write them: `f(1) == 2`, `f(1) => 2`, `f(1) -> 2`, `f(1) returns 2`, `f(1) should return 2`, `f(1) = 2`; `Input: x = 1` and below
 `Output: 2`; `For x = 1 the output should be 2`. A call with anything but literals in it is no example (`is_happy(abcd) => True`),
-nor is a value that is none. An author's slip is read as it stands. Prompts in other languages show examples as MultiPL-E translates them: `// >>> f((1l))`, and the value in the next line.
+nor is a value that is none. An author's slip is read as it stands. Prompts in other languages show examples as MultiPL-E translates
+them: `// >>> f((1l))`, and the value in the next line.
 """
 
 from __future__ import annotations
