@@ -296,13 +296,7 @@ class _Work:
                     fields = verdict.fields()
                     yield [{k: v for k, v in row.items() if k in fields or k not in EARLIER} | fields]
                 else:
-                    found = generated.found(row, verdict) if generated else verdict.evidence
-                    if found is None:
-                        count = len(known.job(row).case_set.cases)
-                        found = {"passed": "0" * count, "outputs": [None] * count}
-                        found["error"] = f"{verdict.status}: {verdict.stderr}"
-                    if generated is None:
-                        found = {**found, "shown": len(found["passed"])}
+                    found = (generated or known).found(row, verdict)
                     lacking += "error" in found
                     yield [{**row, "evidence": found}]
             self.figures = {name: count for name, count in judge.figures.items() if count}

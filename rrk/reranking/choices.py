@@ -51,7 +51,8 @@ def values(
         if method.score is None or name in ("random", "oracle"):
             continue
         if lacking := _lacks(problems, method.validate):
-            left += [f"{name} ({lacking})"] if name != "score" else []
+            if name != "score":  # mostly nobody has ranked the rows
+                left.append(f"{name} ({lacking})")
             continue
         orders[name] = [method.score(problem, seed) for problem in problems]
         found["reward (score)" if name == "score" else name] = _tops(problems, orders[name])

@@ -127,6 +127,12 @@ class Problems:
             case_set=case_set,
         )
 
+    def found(self, row: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+        """A row's field `evidence`, of the cases that its problem shows (public=True)."""
+        case_set = self._case_set(row, self.problem(row))
+        count = len(case_set.cases) if case_set else 0
+        return _evidence(verdict, count) | {"shown": count}
+
 
 class Evidence:
     """Tests that are not the problem's own, by task_id: with shown=True first of all the examples that a prompt shows, and
@@ -168,14 +174,13 @@ class Evidence:
 
     def found(self, row: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
         """A row's field `evidence`: `passed` and `outputs`, a test each, perhaps `shown` and `error`."""
-        python = self._problems.problem(row).language == "py"
-        made: dict[str, Any] | None = verdict.evidence
-        if made is None and not python and verdict.passed is not None:
-            made = {"passed": str(int(verdict.passed)), "outputs": [None]}
-        if made is None:
-            count = len(self.tests(row)) if python else 1
-            made = {"passed": "0" * count, "outputs": [None] * count, "error": f"{verdict.status}: {verdict.stderr}"}
-        return made | ({"shown": len(self._of_prompt(row)) if python else 1} if self._shown else {})
+        if self._problems.problem(row).language == "py":
+            made, of_prompt = _evidence(verdict, len(self.tests(row))), len(self._of_prompt(row))
+        elif verdict.passed is not None:
+            made, of_prompt = {"passed": str(int(verdict.passed)), "outputs": [None]}, 1
+        else:
+            made, of_prompt = _evidence(verdict, 1), 1
+        return made | ({"shown": of_prompt} if self._shown else {})
 
     def _entry_point(self, row: dict[str, Any]) -> str:
         problem = self._problems.problem(row)
@@ -225,15 +230,18 @@ class Evidence:
         return self._examples[key][0]
 
 
+def _evidence(verdict: Verdict, count: int) -> dict[str, Any]:
+    """What was found of `count` tests; where nothing could be, none counts as passed, and `error` says why."""
+    if verdict.evidence is not None:
+        return verdict.evidence
+    return {"passed": "0" * count, "outputs": [None] * count, "error": f"{verdict.status}: {verdict.stderr}"}
+
+
 def _call(entry_point: str, arguments: Any) -> str | None:
     """`f(1, 2)` from an argument list's text `(1, 2)` or `1, 2`; None if it is none."""
     for text in (f"{entry_point}{arguments}", f"{entry_point}({arguments})"):
-        try:
-            body = ast.parse(text, mode="eval").body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
-        if isinstance(body, ast.Call) and isinstance(body.func, ast.Name) and body.func.id == entry_point:
-            return ast.unparse(body)
+        if (node := shown.call(text, entry_point)) is not None:
+            return ast.unparse(node)
     return None
 
 

@@ -72,10 +72,10 @@ def program(prompt: str, examples: Examples) -> str:
     """
     declared = re.sub(r"^.*>>>.*$", "", prompt, flags=re.MULTILINE)
     found: dict[str, None] = {}
-    for call, value in _COMMENTED.findall(prompt):
-        name = re.search(r"[^\W\d]\w*", call)
+    for source, value in _COMMENTED.findall(prompt):
+        name = re.search(r"[^\W\d]\w*", source)
         if name and f"{name[0]}(" in declared and (examples.value is None or examples.value.match(value)):
-            found[examples.each.replace("@call@", call).replace("@value@", value)] = None
+            found[examples.each.replace("@call@", source).replace("@value@", value)] = None
     return examples.head + "".join(found) + examples.tail
 
 
@@ -87,23 +87,23 @@ def _doctests(text: str) -> list[doctest.Example]:
         return []
 
 
-def _printed(call: str, below: str, name: str) -> dict[str, None]:
+def _printed(source: str, below: str, name: str) -> dict[str, None]:
     """What a doctest prints may take several lines, and prose may follow without a gap: the most lines that are a value."""
     lines = below[:LONGEST].splitlines()
     for end in range(len(lines), 0, -1):
         if (value := _literal("\n".join(lines[:end]))) is not None:
-            return _assert(call, value, name)
+            return _assert(source, value, name)
     return {}
 
 
 def _on_a_line(line: str, name: str) -> dict[str, None]:
     """`f(1) == 2 and so on`: the shortest call that parses, and the longest value."""
     for close in re.finditer(r"\)", line):
-        call = line[: close.end()]
-        if _is_call(call, name):
+        source = line[: close.end()]
+        if call(source, name):
             says = _SAYS.match(line[close.end() :])
             value = _value(line[close.end() + says.end() :]) if says else None
-            return _assert(call, value, name) if value is not None else {}
+            return _assert(source, value, name) if value is not None else {}
     return {}
 
 
@@ -146,18 +146,19 @@ def _arguments(text: str, parameters: list[str]) -> list[str] | None:
     return [repr(one) for one in many] if len(many) == len(parameters) > 0 else None
 
 
-def _is_call(text: str, name: str) -> bool:
+def call(text: str, name: str) -> ast.Call | None:
+    """The text as a call of the function, if it is one and nothing more."""
     try:
         node = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
+        return None
+    return node if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name else None
 
 
-def _assert(call: str, value: str, name: str) -> dict[str, None]:
-    """{"assert call == value": None}; empty where it needs a name that the prompt need not define."""
+def _assert(source: str, value: str, name: str) -> dict[str, None]:
+    """{"assert source == value": None}; empty where it needs a name that the prompt need not define."""
     try:
-        node = ast.parse(call, mode="eval").body
+        node = ast.parse(source, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
     names = {child.id for child in ast.walk(node) if isinstance(child, ast.Name)}
