@@ -30,7 +30,7 @@ from rrk.generation.decoding import Unsupported
 from rrk.generation.exact import Batches
 from rrk.generation.models import encode_prompt, eos_ids
 from rrk.generation.picking import Picker
-from rrk.generation.problems import Ask, Asked, Completion, Problem, trial_prompts
+from rrk.generation.problems import Ask, Asked, Completion, Problem, trial_text
 from rrk.generation.slots import Slots
 from rrk.generation.stopping import StopStrings
 
@@ -142,7 +142,9 @@ class Sampler:
         `forced(prompts, owners, continuations)` -> (steps, rows, at least the vocabulary).
         """
         plain = self._is_float32() and not self.bf16
-        prompts, more, owners = trial_prompts(self.model, (4, 9)), trial_prompts(self.model, (3,) * 4), [0, 0, 1, 1]
+        text = trial_text(self.model, self.tokenizer, 12)
+        prompts, owners = [text[:4], text[:9]], [0, 0, 1, 1]
+        more = [text[4:7], text[9:], text[9:], text[4:7]]
         try:
             ours = forced(prompts, owners, more)
         except (Unsupported, TypeError, ValueError, AttributeError, RuntimeError, IndexError):
