@@ -14,7 +14,12 @@ def train_ppo(
     model: Annotated[str, typer.Option("--model", "-m", metavar="SFT", help="The fine-tuned model PPO starts from.")],
     reranker: Annotated[str, typer.Option(metavar="DIR", help="The reranker that gives the reward.")],
     output: shared.Folder,
-    updates: Annotated[int, typer.Option(help="Rollouts, each followed by --epochs of steps.")] = 20,
+    updates: Annotated[
+        int,
+        typer.Option(
+            help="Rollouts, each followed by --epochs of steps. With --resume it may differ, at a constant rate."
+        ),
+    ] = 20,
     prompts_per_update: Annotated[int, typer.Option(help="Problems a rollout.")] = 64,
     samples: Annotated[int, typer.Option(help="Programs a problem and rollout (Ahmadian 2024: 2 to 4).")] = 4,
     epochs: Annotated[int, typer.Option(help="Passes over a rollout (Ziegler 2019: 4).")] = 2,

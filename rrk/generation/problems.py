@@ -82,7 +82,7 @@ class Problem:
         self.drawn[number] = Completion(list(self.head), ids, text, "stop" if stopped else finish, logprob)
 
 
-TRIAL = "def total(numbers):\n    \"\"\"Return the sum of a list of numbers.\"\"\"\n    result = 0\n    for n in numbers:\n        result += n\n"
+TRIAL = 'def total(numbers):\n    """Return the sum of a list of numbers."""\n    result = 0\n    for n in numbers:\n        result += n\n'
 
 
 def uniforms(seed: int, count: int) -> torch.Tensor:

@@ -113,6 +113,10 @@ class Sampler:
                 return False
             if self._continuous is None:
                 self._continuous = self.agrees(self._forced)
+                if not (self._continuous or self.batches.mixes()):
+                    self.notice(
+                        "drawing one problem at a time, which is slow: rrk's decoding does not give this model's logits"
+                    )
             return self._continuous
 
     def less_memory(self, error: Exception, rows: int) -> int:

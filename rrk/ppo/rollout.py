@@ -50,7 +50,7 @@ Reward = Callable[[Sequence[tuple[str, Sequence[str], str | None]]], Sequence[Se
 class CacheSampler:
     """rrk.generation's sampler on a policy in training (its weights whole): batches of many prompts, bf16 by autocast.
 
-    `ended` hears how many programs have ended, each time some have.
+    `ended` hears how many programs have ended, each time some have; `notice` what the user should know.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class CacheSampler:
         max_tokens=256,
         stop: Sequence[str] = (),
         ended: Callable[[int], None] | None = None,
+        notice: Callable[[str], None] = lambda text: None,
     ):
         self.network = network
         # Always all prompts together: a rollout is the same for the same prompts, and a run has the same at every resume.
@@ -72,6 +73,7 @@ class CacheSampler:
             stop=stop,
             bf16=network.bf16,
             mix=True,
+            notice=notice,
         )
         if ended is not None:
             self._sampler.ended = ended

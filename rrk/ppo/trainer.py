@@ -63,7 +63,9 @@ def train_ppo(
         raise UsageError(f"{out} holds an unfinished run; go on with --resume, or remove it")
     if state is not None and state["params"] != params:
         changed = sorted(k for k in params if state["params"].get(k) != params[k])
-        raise UsageError(f"{out} was begun with other parameters ({', '.join(changed)})")
+        # A constant rate does not ask how many updates there will be: a run may be ended early, or go on for longer.
+        if changed != ["updates"] or options.schedule != "constant":
+            raise UsageError(f"{out} was begun with other parameters ({', '.join(changed)})")
     run = Trainer(problems, policy, reward, out, options, probe, params, note, report, tell)
     if state is not None:
         run.restore(state)
@@ -92,7 +94,7 @@ class Trainer:
 
         self.problems, self.reward, self.out, self.options = list(problems), reward, out, options
         self.start = policy
-        self.probe, self.params, self.tell = probe, params, tell
+        self.probe, self.params, self.tell, self.note = probe, params, tell, note
         processes.state()  # first: Accelerator by itself would leave launched processes alone where there is no GPU
         self.accelerator = Accelerator(mixed_precision="no")  # --bf16 is ours, and the sampler's too
         if options.prompts_per_update * options.samples < self.accelerator.num_processes:
@@ -303,7 +305,7 @@ class Trainer:
             done += count
             self.tell(f"{phase} {done}/{programs}")
 
-        return CacheSampler(self.network, self.tokenizer, o.temperature, o.max_tokens, ended=ended)
+        return CacheSampler(self.network, self.tokenizer, o.temperature, o.max_tokens, ended=ended, notice=self.note)
 
     def _probe(self, row: dict[str, Any]) -> None:
         """Measure by the main process, remember the best weights, apply the stopping rule."""

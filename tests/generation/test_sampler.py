@@ -14,7 +14,7 @@ from rrk.errors import RrkError  # noqa: E402
 from rrk.generation import decoding  # noqa: E402
 from rrk.generation.continuous import PROMPT  # noqa: E402
 from rrk.generation.models import encode_prompt, load  # noqa: E402
-from rrk.generation.problems import Ask  # noqa: E402
+from rrk.generation.problems import Ask, trial_text  # noqa: E402
 from rrk.generation.sampler import Sampler  # noqa: E402
 from rrk.generation.shelf import FIRST, width  # noqa: E402
 from rrk.generation.slots import Slots  # noqa: E402
@@ -51,8 +51,10 @@ def test_attention_that_is_not_ours_to_compute_is_drawn_by_transformers_cache(ma
     torch.manual_seed(0)
     config = BloomConfig(vocab_size=294, hidden_size=32, n_layer=2, n_head=4, eos_token_id=0, initializer_range=0.3)
     model = BloomForCausalLM(config).eval()
-    sampler = Sampler(model, made["qwen2"][1], max_tokens=6, exact=False)
+    said: list[str] = []
+    sampler = Sampler(model, made["qwen2"][1], max_tokens=6, exact=False, notice=said.append)
     assert not sampler.is_continuous()
+    assert ["one problem at a time" in text for text in said] == [True]
     for group in sampler(PROMPTS, SEEDS):
         for c in group:
             with torch.no_grad():
@@ -351,6 +353,20 @@ def test_bf16_fills_its_rows_from_all_problems_and_draws_one_at_a_time_if_it_mus
     exact = Sampler(model, tokenizer, max_tokens=12, exact=True)
     groups = exact(PROMPTS, SEEDS)
     assert exact([PROMPTS[2]], [SEEDS[2]])[0] == groups[2]
+
+
+def test_the_trial_of_our_decoding_is_on_text_for_on_random_ids_bfloat16_says_nothing(qwen):
+    model, tokenizer = qwen
+    assert tokenizer.decode(trial_text(model, tokenizer, 12)).startswith("def total(n")
+    assert len(trial_text(model, tokenizer, 300)) == 300
+    seen: list[list[int]] = []
+
+    def forced(prompts, owners, more):
+        seen.extend(prompts)
+        raise RuntimeError
+
+    assert not Sampler(model, tokenizer).agrees(forced)
+    assert seen == [trial_text(model, tokenizer, 12)[:length] for length in (4, 9)]
 
 
 def test_autocast_draws_what_its_own_full_pass_predicts(qwen):

@@ -115,6 +115,21 @@ def test_asked_to_stop_it_saves_after_the_update_and_goes_on_from_there(sft, tmp
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
 
+def test_at_a_constant_rate_a_run_may_be_ended_early_or_go_on_for_longer(sft, tmp_path):
+    for name, first, then in (("less", 4, 1), ("more", 2, 4)):
+        with pytest.raises(Terminated):
+            train_ppo(PROBLEMS, sft, reward, tmp_path / name, options(updates=first), should_stop=lambda: True)
+        train_ppo(PROBLEMS, sft, reward, tmp_path / name, options(updates=then), resume=True)
+        train_ppo(PROBLEMS, sft, reward, tmp_path / f"{name}-whole", options(updates=then))
+        assert len(rows(tmp_path / name)) == then
+        assert weights(tmp_path / name) == weights(tmp_path / f"{name}-whole")
+    two, four = (options(updates=count, schedule="linear") for count in (2, 4))
+    with pytest.raises(Terminated):
+        train_ppo(PROBLEMS, sft, reward, tmp_path / "falling", two, should_stop=lambda: True)
+    with pytest.raises(UsageError, match=r"other parameters \(updates\)"):
+        train_ppo(PROBLEMS, sft, reward, tmp_path / "falling", four, resume=True)
+
+
 def test_a_failed_save_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, 1, {"update": 1})
 
