@@ -24,6 +24,10 @@ def train_ppo(
     samples: Annotated[int, typer.Option(help="Programs a problem and rollout (Ahmadian 2024: 2 to 4).")] = 4,
     epochs: Annotated[int, typer.Option(help="Passes over a rollout (Ziegler 2019: 4).")] = 2,
     minibatch: Annotated[int, typer.Option(help="Programs an optimiser step, over all processes.")] = 64,
+    by_problem: Annotated[
+        bool,
+        typer.Option("--by-problem", help="A problem's programs in one minibatch: its prompt is read once for all."),
+    ] = False,
     lr: Annotated[float, typer.Option(help="AdamW's rate, for tiny models; 3e-6 at 1B (Huang 2024).")] = 2e-4,
     value_lr_factor: Annotated[float, typer.Option(help="The value head's rate over --lr (ours).")] = 10.0,
     adam_eps: Annotated[float, typer.Option(help="AdamW's epsilon (Huang 2024).")] = 1e-5,

@@ -58,7 +58,9 @@ class Learner:
         early = False
         for epoch in range(o.epochs):
             shuffle = random.Random(seeds.derive(o.seed, "minibatch", update, epoch))
-            order = torch.tensor(shuffle.sample(range(len(rollout.drawn)), len(rollout.drawn)))
+            together = rollout.samples if o.by_problem else 1
+            firsts = range(0, len(rollout.drawn), together)
+            order = torch.tensor([at + n for at in shuffle.sample(firsts, len(firsts)) for n in range(together)])
             parts = torch.tensor_split(order, max(1, len(order) // max(o.minibatch, world)))
             for part in parts:
                 sums = self.backward(rollout, part)

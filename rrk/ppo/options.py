@@ -17,6 +17,7 @@ class PpoOptions:
     samples: int = 4  # programs a prompt; A24
     epochs: int = 2  # passes over a rollout; Z19, H24: 4
     minibatch: int = 64  # programs an optimiser step; ours
+    by_problem: bool = False  # shuffle problems, not programs, into minibatches: a prompt is read once; ours
     lr: float = 2e-4  # ours, for tiny models; H24: 3e-6 at 1B
     value_lr_factor: float = 10.0  # the value head starts from zero; ours
     adam_eps: float = 1e-5  # H24

@@ -106,6 +106,25 @@ def test_an_update_learns_the_same_and_reads_less(tmp_path):
     assert told == pytest.approx(want, abs=1e-5)
 
 
+def test_by_problem_a_minibatch_holds_whole_problems_and_reads_each_prompt_once(tmp_path):
+    torch.set_num_threads(1)
+    folder = world.make_model(tmp_path / "sft")
+    read, parts = {}, {}
+    for together in (False, True):
+        given = world.options(prompts_per_update=4, samples=4, minibatch=8, epochs=1, by_problem=together)
+        run = Trainer(world.PROBLEMS, folder, world.reward, tmp_path / str(together), given, None, {})
+        learner, kept = run.learner, parts.setdefault(together, [])
+        run.learner.backward = lambda rollout, part, learner=learner, kept=kept: (
+            kept.append(part.tolist()) or type(learner).backward(learner, rollout, part)
+        )
+        read[together] = run.step()["tokens_trained"]
+    assert read[True] < read[False]
+    for found in parts.values():
+        assert sorted(i for part in found for i in part) == list(range(16))
+    whole = [[i // 4 for i in part] for part in parts[True]]
+    assert all(len(part) == 8 and len(set(part)) == 2 for part in whole)
+
+
 def test_looking_at_programs_gives_each_its_own_whatever_stands_beside_it(tmp_path):
     network = tiny(tmp_path)
     drawn = [Drawn(list(t.prompt), list(t.ids), "", "eos") for t in [*TEXTS, TEXTS[1], TEXTS[6]]]
