@@ -89,7 +89,7 @@ def _with_prompt(
 
 
 # What stages found out about a text, which a shorter text must not inherit: of sample, execute, and rerank.
-FOUND_OUT = {"logprob", "tokens", "finish_reason", "evidence", "score", "rank", "confidence"}
+FOUND_OUT = {"logprob", "prob", "tokens", "finish_reason", "evidence", "score", "rank", "confidence"}
 FOUND_OUT |= {"passed", "status", "reason", "integrity", "stdout", "stderr", "exit_code"}
 FOUND_OUT |= {"time", "time_wall", "max_rss", "sandbox"}
 

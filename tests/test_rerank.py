@@ -36,6 +36,7 @@ def rows(problems: int = 3, each: int = 4) -> list[dict]:
             "completion_id": c,
             "completion": f"    return x + {min(c, 2)}\n",
             "logprob": -1.0 - c,
+            "prob": (0.1, 2.9, 3.0, 2.0)[c],
             "tokens": 2 * c + 1,
             "evidence": {"passed": "110" if c > 1 else "100", "outputs": ["a", str(min(c, 2))], "shown": 2},
             "passed": c == 1,
@@ -58,6 +59,7 @@ def ranked(done) -> list[dict]:
 EXPECTED = {  # the completion_ids that may stand first
     "logprob-sum": {0},
     "logprob-mean": {3},
+    "prob-mean": {1},
     "majority": {2, 3},
     "ngram": {2, 3},
     "examples": {2, 3},
@@ -93,6 +95,7 @@ def test_every_method_is_tested_and_in_the_help(rrk):
     [
         ("logprob-sum", "logprob", "rrk sample"),
         ("logprob-mean", "tokens", "rrk sample"),
+        ("prob-mean", "prob", "rrk sample"),
         ("mbr-exec", "evidence", "rrk execute"),
         ("examples", "evidence", "rrk execute"),
         ("codet", "evidence", "rrk execute"),

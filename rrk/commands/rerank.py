@@ -101,6 +101,7 @@ def rerank(
       judge         log p(Yes) - log p(No) of an instruct model (-m) that is asked whether the program is right; `prompt`
       logprob-sum   log-probability of the program (Chen et al. 2021, arXiv 2107.03374); `logprob`
       logprob-mean  ... a token (same paper); `logprob`, `tokens`
+      prob-mean     mean probability of a token (Spiess et al. 2024, arXiv 2402.02047); `prob`, `tokens`
       majority      candidates with the same text (Wang et al. 2022, arXiv 2203.11171)
       ngram         ... with much the same words and signs (after Jain et al. 2023, arXiv 2307.06857)
       examples      passes the examples that the prompt shows (after Li et al. 2022, arXiv 2203.07814); `evidence`
@@ -117,7 +118,7 @@ def rerank(
     RERANKER --runner pooling` (/classify or /pooling), with -m the same model: the text is rendered here, and a reranker's known
     scores are compared first. Its key comes from OPENAI_API_KEY alone.
 
-    `rrk sample` writes logprob and tokens, `rrk execute --evidence` or `--examples` writes evidence, `rrk execute` writes passed. The rows of
+    `rrk sample` writes logprob, prob and tokens, `rrk execute --evidence` or `--examples` writes evidence, `rrk execute` writes passed. The rows of
     a problem stand together (or --unsorted).
 
     \b

@@ -87,22 +87,22 @@ def sample(
     """Write n programs for each problem with a code model.
 
     Adds completion_id, completion, model, temperature, top_p, top_k (if given), max_tokens, seed, logprob (nats, the sum
-    over the drawn tokens under the model at temperature 1), tokens and finish_reason (eos, stop, length) to the problem's
-    own fields; its tests and solutions stay behind. A program's random numbers depend on seed, task_id and completion_id
-    alone, and with --exact its bytes do: shards and resumed runs on one kind of machine then agree. That is the default for
-    models under 20M parameters in float32 on a CPU. Elsewhere the last bits of logits depend on the rows that are computed
-    together, and now and then a token does; --exact then draws one problem at a time. The model's own top_k is not used,
-    nor are its penalties; a line says so.
+    over the drawn tokens under the model at temperature 1), prob (the sum of their probabilities), tokens and finish_reason
+    (eos, stop, length) to the problem's own fields; its tests and solutions stay behind. A program's random numbers depend
+    on seed, task_id and completion_id alone, and with --exact its bytes do: shards and resumed runs on one kind of machine
+    then agree. That is the default for models under 20M parameters in float32 on a CPU. Elsewhere the last bits of logits
+    depend on the rows that are computed together, and now and then a token does; --exact then draws one problem at a time.
+    The model's own top_k is not used, nor are its penalties; a line says so.
 
     --engine openai takes any server with /completions, such as `vllm serve MODEL`; its key comes from OPENAI_API_KEY alone, for
-    a command line can be read by everybody on the machine. logprob is null where it sends none, and
-    is the server's notion of it otherwise (vLLM: of the plain model, as here).
+    a command line can be read by everybody on the machine. logprob and prob are null where it sends none, and
+    are the server's notion of them otherwise (vLLM: of the plain model, as here).
 
     --engine ray loads the model on every node of a Ray cluster (extra `ray`), once for each GPU, and shares out the problems.
 
     --chat asks through the model's chat template (a server: /chat/completions). The program is taken out of the answer: the
     fenced block that defines the function, with the prompt's imports before it, `completion_kind: full`. The answer stays in
-    `response`, and logprob and tokens are the whole answer's. Base models want no --chat.
+    `response`, and logprob, prob and tokens are the whole answer's. Base models want no --chat.
 
     --for tests asks for asserts as CodeT does (Python) and gives one row {task_id, samples} a problem.
 

@@ -35,7 +35,7 @@ class Row:
     number: int
     stream: list[float]
     ids: list[int] = field(default_factory=list)
-    logprob: float = 0.0
+    logprobs: list[float] = field(default_factory=list)
 
     @property
     def token(self) -> int:
@@ -147,10 +147,10 @@ class Continuous:
         ended = []
         for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
             row.ids.append(token)
-            row.logprob += logprob
+            row.logprobs.append(logprob)
             finish = row.problem.finish(row.ids, sampler.eos)
             if finish:
-                row.problem.end(row.number, row.ids, finish, row.logprob, sampler.tokenizer)
+                row.problem.end(row.number, row.ids, finish, row.logprobs, sampler.tokenizer)
                 self._running.remove(row)
                 ended.append(row)
         self.slots.drop(ended)

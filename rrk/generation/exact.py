@@ -117,7 +117,7 @@ class Batches:
         tokens = torch.tensor([problem.head[-1] for problem in problems], device=self.device)
         streams = self._uniforms([p.asked.seeds[j] for p, j in zip(problems, numbers, strict=True)])
         ids: list[list[int]] = [[] for _ in rows]
-        sums = [0.0] * len(rows)
+        logprobs: list[list[float]] = [[] for _ in rows]
         ended: list[str | None] = [None] * len(rows)
         for step in range(max(problem.room for problem in problems)):
             logits = decoder.step(tokens)
@@ -128,7 +128,7 @@ class Batches:
                 if ended[row]:
                     continue
                 ids[row].append(token)
-                sums[row] += logprob
+                logprobs[row].append(logprob)
                 ended[row] = problems[row].finish(ids[row], self.sampler.eos)
             alive = [at for at, row in enumerate(rows) if not ended[row]]
             if not alive:
@@ -140,7 +140,7 @@ class Batches:
                 tokens, rows = tokens[index], [rows[at] for at in alive]
                 streams = streams[:, index]
         for row, (problem, number) in enumerate(zip(problems, numbers, strict=True)):
-            problem.end(number, ids[row], ended[row] or "length", sums[row], self.sampler.tokenizer)
+            problem.end(number, ids[row], ended[row] or "length", logprobs[row], self.sampler.tokenizer)
 
     def _uniforms(self, seeds: list[int]) -> Tensor:
         """(tokens, rows)"""

@@ -60,4 +60,4 @@ class Engine:
     def __call__(self, tasks: Tasks) -> Iterator[tuple[Task, list[Sample]]]:
         asked = (replace(task, ids=tuple(chat.render(self._sampler.tokenizer, [*task.messages]))) for task in tasks)
         for task, group in self._sampler.stream(asked if self._chat else tasks, tasks.ready):
-            yield task, [Sample(c.text, round(c.logprob, 6), len(c.ids), c.finish, len(c.prompt)) for c in group]
+            yield task, [Sample.of(c.text, c.logprobs, c.finish, len(c.prompt)) for c in group]

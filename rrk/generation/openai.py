@@ -115,9 +115,5 @@ def _read(choice: dict[str, Any], stops: tuple[str, ...], url: str, chat: bool =
     else:
         # Both EOS and a stop string are called "stop"; vLLM tells them apart in stop_reason (the string, or null for EOS).
         finish = "stop" if isinstance(choice.get("stop_reason"), str) else "eos"
-    return Sample(
-        text if at < 0 else text[:at],
-        round(float(sum(numbers)), 6) if known and numbers else None,
-        len(numbers) if known and numbers else None,
-        finish,
-    )
+    text = text if at < 0 else text[:at]
+    return Sample.of(text, numbers, finish) if known and numbers else Sample(text, None, None, finish)

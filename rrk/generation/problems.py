@@ -1,7 +1,7 @@
 """A problem while its programs are drawn, and a program that was drawn; what both ways of drawing share.
 
 problem = Problem(asked, head, stops, room)     # asked: .prompt, .seeds, .stop
-problem.end(0, ids, "eos", -12.5, tokenizer)    # completion 0 is drawn
+problem.end(0, ids, "eos", logprobs, tokenizer)   # completion 0 is drawn; logprobs: a token each
 problem.done                                    # when all are
 """
 
@@ -25,7 +25,12 @@ class Completion:
     ids: list[int]
     text: str
     finish: str  # eos, stop, length
-    logprob: float  # nats, the sum over ids, at temperature 1
+    logprobs: list[float]  # nats, of each of ids, at temperature 1
+
+    @property
+    def logprob(self) -> float:
+        """Of the whole program."""
+        return sum(self.logprobs)
 
 
 class Asked(Protocol):
@@ -76,10 +81,10 @@ class Problem:
             return "stop"
         return "length" if len(ids) >= self.room else None
 
-    def end(self, number: int, ids: list[int], finish: str, logprob: float, tokenizer) -> None:
+    def end(self, number: int, ids: list[int], finish: str, logprobs: list[float], tokenizer) -> None:
         """Completion `number` is drawn."""
         text, stopped = self.stops.cut(decode(tokenizer, ids[:-1] if finish == "eos" else ids))
-        self.drawn[number] = Completion(list(self.head), ids, text, "stop" if stopped else finish, logprob)
+        self.drawn[number] = Completion(list(self.head), ids, text, "stop" if stopped else finish, logprobs)
 
 
 TRIAL = 'def total(numbers):\n    """Return the sum of a list of numbers."""\n    result = 0\n    for n in numbers:\n        result += n\n'

@@ -7,9 +7,10 @@ An engine is called with an iterator of tasks and yields, in order, (task, n dra
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -76,13 +77,20 @@ class Task:
 
 @dataclass(frozen=True)
 class Sample:
-    """One drawn text; logprob in nats or None, tokens or None where a server does not tell."""
+    """One drawn text; logprob, prob and tokens are None where a server does not tell."""
 
     text: str
-    logprob: float | None
+    logprob: float | None  # nats, the sum over its tokens
     tokens: int | None
     finish: str
     prompt_tokens: int | None = None  # of the prompt, which is read once for all programs of a problem
+    prob: float | None = None  # the sum over its tokens of each one's probability
+
+    @classmethod
+    def of(cls, text: str, logprobs: Sequence[float], finish: str, prompt_tokens: int | None = None) -> Sample:
+        """A text whose tokens' log-probabilities are known; a broken server's may be above 0, or no number."""
+        prob = sum(math.exp(min(value, 0.0)) for value in logprobs)
+        return cls(text, round(float(sum(logprobs)), 6), len(logprobs), finish, prompt_tokens, round(prob, 6))
 
 
 class Engine(Protocol):
@@ -142,7 +150,7 @@ def output_rows(task: Task, drawn: list[Sample], order: Order, parameters: int |
         if order.chat:
             own |= chat.candidate(sample.text, rows.problem(task.row, tests=False))
         # Of a chat answer they are the whole answer's.
-        own |= {"logprob": sample.logprob, "tokens": sample.tokens, "finish_reason": sample.finish}
+        own |= {"logprob": sample.logprob, "prob": sample.prob, "tokens": sample.tokens, "finish_reason": sample.finish}
         # What an answer cost can be told from rows alone, whatever pipes they went through.
         own |= {"prompt_tokens": sample.prompt_tokens} if sample.prompt_tokens is not None else {}
         own |= {"parameters": parameters} if parameters is not None else {}

@@ -47,6 +47,8 @@ def features(problem: Problem) -> dict[str, list[float]]:
     means = [_ratio(row.get("logprob"), row.get("tokens")) for row in problem]
     table["logprob_mean"] = means
     table["logprob_mean_rank"] = _rank(means)
+    sure = [_ratio(row.get("prob"), row.get("tokens")) for row in problem]
+    table["prob_mean"], table["prob_mean_rank"] = sure, _rank(sure)
     if all(isinstance(row.get("evidence"), dict) for row in problem):
         matrix = evidence.passed_matrix(problem)
         m = max(matrix.shape[1], 1)

@@ -64,6 +64,13 @@ def _logprob_mean(row: dict[str, Any]) -> float:
     return _logprob(row) / max(tokens, 1)
 
 
+def _prob_mean(row: dict[str, Any]) -> float:
+    _text(row)
+    tokens = fields.need(row, "tokens", int, "the mean needs the number of tokens; `rrk sample` writes it")
+    given = float(fields.need(row, "prob", (int, float), "`rrk sample` writes it; samples of before 2026-12 have none"))
+    return -math.inf if math.isnan(given) else given / max(tokens, 1)
+
+
 def _score(row: dict[str, Any]) -> float:
     _text(row)
     given = float(fields.need(row, "score", (int, float), "an earlier `rrk rerank` writes it"))
@@ -93,6 +100,11 @@ METHODS: dict[str, Method] = {
     ),
     "logprob-mean": Method(
         "... a token (Chen et al. 2021)", _logprob_mean, _simple(lambda rows: [_logprob_mean(r) for r in rows])
+    ),
+    "prob-mean": Method(
+        "mean probability of a token (Spiess et al. 2024)",
+        _prob_mean,
+        _simple(lambda rows: [_prob_mean(r) for r in rows]),
     ),
     "majority": Method("candidates with the same text (Wang et al. 2022)", _text, _simple(evidence.majority)),
     "ngram": Method("... with much the same words (after Jain et al. 2023)", _text, _simple(evidence.ngram)),

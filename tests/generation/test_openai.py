@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -98,6 +99,7 @@ def test_what_is_sent_and_what_comes_of_it(serve):
     assert [task.task_id for task, _ in made] == [row["task_id"] for row in ROWS]
     assert [s.text for s in made[2][1]] == ["    return 20", "    return 21", "    return 22"]
     assert {(s.logprob, s.tokens, s.finish) for s in made[0][1]} == {(-1.5, 2, "eos")}
+    assert {s.prob for s in made[0][1]} == {round(math.exp(-0.5) + math.exp(-1.0), 6)}
     body = next(body for body in server.seen if body["prompt"] == "def f0():\n")
     want = {"model": "m", "n": 3, "temperature": 0.5, "top_p": 0.9, "max_tokens": 7, "path": "/v1/completions"}
     assert want.items() <= body.items()

@@ -59,8 +59,9 @@ def test_attention_that_is_not_ours_to_compute_is_drawn_by_transformers_cache(ma
         for c in group:
             with torch.no_grad():
                 logits = model(torch.tensor([c.prompt + c.ids])).logits[0, len(c.prompt) - 1 : -1]
-            want = logits.log_softmax(-1).gather(-1, torch.tensor(c.ids).unsqueeze(-1)).sum()
-            assert c.logprob == pytest.approx(float(want), abs=1e-3)
+            each = logits.log_softmax(-1).gather(-1, torch.tensor(c.ids).unsqueeze(-1)).squeeze(-1)
+            assert c.logprobs == pytest.approx(each.tolist(), abs=1e-3)
+            assert c.logprob == pytest.approx(float(each.sum()), abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
