@@ -5,7 +5,8 @@ python -m tests.benchmarks.ppo_packing MODEL [--prompts 8] [--samples 4] [--prom
 
 MODEL: a causal checkpoint's folder. Tokens are random, lengths vary by a third (prompts) and a half (programs). annotate: a
 look at all programs; it is taken twice an update, by policy and reference. optimise: forward and backward over one minibatch
-of so many programs, drawn at random, as --share says (64 of 256: 4). `read`: tokens, padding not counted.
+of so many programs, drawn at random, as --share says (64 of 256: 4); by problem: over one of whole problems (train-ppo
+--by-problem). `read`: tokens, padding not counted.
 """
 
 from __future__ import annotations
@@ -47,7 +48,12 @@ def main() -> None:
     def optimise(batch) -> None:
         network(batch, entropy=True).logprobs.sum().backward()
 
-    for work, given in ((annotate, texts), (optimise, part)):
+    whole = texts[: how.samples * max(1, how.prompts // how.share)]
+    for name, work, given in (
+        ("annotate", annotate, texts),
+        ("optimise", optimise, part),
+        ("optimise by problem", optimise, whole),
+    ):
         spent, read = [], []
         for packs in (0, network.packs):
             began = time.process_time()
@@ -58,7 +64,7 @@ def main() -> None:
             read.append(sum(batch.tokens for batch in batches))
             network.zero_grad()
         print(
-            f"{work.__name__}: {len(given)} programs, read {read[0]} and packed {read[1]}; {spent[0]:.1f} and {spent[1]:.1f} s:"
+            f"{name}: {len(given)} programs, read {read[0]} and packed {read[1]}; {spent[0]:.1f} and {spent[1]:.1f} s:"
             f" {spent[1] / spent[0]:.2f}",
             flush=True,
         )
