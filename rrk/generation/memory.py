@@ -3,8 +3,9 @@
 budget = Budget(note)                              # Budget(note, tokens=8192, most=...) where the user has a say
 loss = budget.run(model, lengths, lambda tokens: step(cut(batch, tokens)), undo=model.zero_grad)
 
-A pass that does not fit is done again in smaller ones; one row that does not fit switches gradient checkpointing on. `note`
-is told of both. What a step computes does not change beyond rounding.
+A pass that does not fit is done again in smaller ones; one row that does not fit switches gradient checkpointing on. On a
+CPU the kernel kills whoever asks for too much, so that the passes get smaller where other programs have left less than this
+one has needed before. `note` is told of all. What a step computes does not change beyond rounding.
 """
 
 from __future__ import annotations
@@ -130,7 +131,12 @@ class Budget:
                 torch.cuda.empty_cache()
 
     def fit(self, model: Any, longest: int) -> int:
-        """The budget; by the memory that is free now, if there is none yet."""
+        """The budget; by the memory that is free now, if there is none yet or (on a CPU) less than was needed before."""
+        if self.tokens is not None and model.device.type == "cpu":
+            growth, left = peak(model.device) - resident(), free(model.device)
+            if left < growth and self.tokens > longest:
+                self.tokens = max(longest, int(self.tokens * left / growth))
+                self.note(f"{left / 1e9:.1f} GB of memory are left: going on with {self.tokens} tokens a pass")
         if self.tokens is None:
             found = tokens(model, longest)
             if found < longest and self._checkpoint(model, "the longest row alone needs"):
@@ -152,6 +158,12 @@ def peak(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
+
+
+def resident() -> int:
+    """Bytes that this process holds now; all it ever held, where the system does not tell."""
+    pages = _read("/proc/self/statm").split()
+    return int(pages[1]) * resource.getpagesize() if len(pages) > 1 else peak(torch.device("cpu"))
 
 
 def is_shortage(error: BaseException) -> bool:

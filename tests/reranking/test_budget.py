@@ -97,6 +97,28 @@ def test_one_row_that_does_not_fit_switches_gradient_checkpointing_on(monkeypatc
     assert memory.is_checkpointing(again)
 
 
+def test_a_cpu_whose_memory_others_have_taken_since_gets_smaller_passes(monkeypatch):
+    model, notes = models.network("qwen2"), []
+    budget = memory.Budget(notes.append, most=400)
+    monkeypatch.setattr(memory, "peak", lambda device: 10 << 30)
+    monkeypatch.setattr(memory, "resident", lambda: 2 << 30)
+    monkeypatch.setattr(memory, "free", lambda device: 9 << 30)
+    assert [budget.fit(model, 30), budget.fit(model, 30)] == [400, 400]
+    monkeypatch.setattr(memory, "free", lambda device: 4 << 30)
+    assert budget.fit(model, 30) == 200
+    assert notes == ["4.3 GB of memory are left: going on with 200 tokens a pass"]
+    monkeypatch.setattr(memory, "free", lambda device: 1 << 20)
+    assert [budget.fit(model, 30), budget.fit(model, 30)] == [30, 30]
+    assert len(notes) == 2
+
+
+def test_what_a_process_holds_is_told():
+    before = memory.resident()
+    held = torch.ones(64 << 20, dtype=torch.uint8)
+    assert memory.resident() - before > (32 << 20)
+    assert before < memory.peak(held.device)
+
+
 def test_an_error_that_is_not_for_want_of_memory_is_told():
     def step(tokens):
         raise RuntimeError("shapes")
