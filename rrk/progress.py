@@ -103,6 +103,11 @@ class Progress:
         self.done += count
         self._show(note)
 
+    def began(self, done: int) -> None:
+        """So many were done by an earlier run, where that is known only once this one has begun."""
+        self.done += done - self._kept
+        self._kept = done
+
     def ahead(self, count: float) -> None:
         """So much more of the work is done, in units or parts of them, though what it belongs to may not be out yet."""
         self._worked += count

@@ -88,6 +88,10 @@ def test_what_an_earlier_run_did_counts_as_done_and_not_for_the_rate():
     progress.started -= 10
     progress.advance(5)
     assert "95/100 rows, 0.5/s" in progress.line(time.monotonic())
+    late = Progress("toy", 100, "rows", quiet=True)
+    late.began(90)
+    late.advance(5)
+    assert "95/100 rows, 0.5/s" in late.line(late.started + 10)
 
 
 @pytest.mark.parametrize("columns", [80, 40, 20])

@@ -204,6 +204,7 @@ def train_ppo(
                 note=note,
                 report=report_to or (),
                 tell=lambda text: progress.advance(0, f"{told}; {text}" if told else text),
+                began=progress.began,
             )
         except Terminated as stopped:
             raise (asked.error(output) if asked() else stopped) from None

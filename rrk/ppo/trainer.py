@@ -45,10 +45,12 @@ def train_ppo(
     note: Callable[[str], None] = lambda text: None,
     report: Sequence[str] = (),
     tell: Callable[[str], None] = lambda text: None,
+    began: Callable[[int], None] = lambda updates: None,
 ) -> dict[str, Any]:
     """Train; returns the figures that also stand in out/rrk.json. `should_stop` true: save after this update, then Terminated.
 
-    report: places of rrk/generation/reports.py. `tell` hears where an update is: `rollout 12/256`, `optimise 3/32`.
+    report: places of rrk/generation/reports.py. `tell` hears where an update is: `rollout 12/256`, `optimise 3/32`; `began`
+    how many updates an earlier run has done.
     """
     options.check()
     out = Path(out)
@@ -69,6 +71,7 @@ def train_ppo(
     run = Trainer(problems, policy, reward, out, options, probe, params, note, report, tell)
     if state is not None:
         run.restore(state)
+    began(run.update)
     run.loop(should_stop, on_update)
     return run.finish(inputs)
 

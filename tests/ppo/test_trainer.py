@@ -110,8 +110,10 @@ def test_asked_to_stop_it_saves_after_the_update_and_goes_on_from_there(sft, tmp
         train_ppo(PROBLEMS, sft, reward, tmp_path / "cut", given)
     with pytest.raises(UsageError, match="lr"):
         train_ppo(PROBLEMS, sft, reward, tmp_path / "cut", options(save_every=100, lr=1e-5), resume=True)
-    train_ppo(PROBLEMS, sft, reward, tmp_path / "cut", given, resume=True)
-    train_ppo(PROBLEMS, sft, reward, tmp_path / "whole", given)
+    begun: list[int] = []
+    train_ppo(PROBLEMS, sft, reward, tmp_path / "cut", given, resume=True, began=begun.append)
+    train_ppo(PROBLEMS, sft, reward, tmp_path / "whole", given, began=begun.append)
+    assert begun == [1, 0]
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
 
