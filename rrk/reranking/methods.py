@@ -67,7 +67,7 @@ def _logprob_mean(row: dict[str, Any]) -> float:
 def _prob_mean(row: dict[str, Any]) -> float:
     _text(row)
     tokens = fields.need(row, "tokens", int, "the mean needs the number of tokens; `rrk sample` writes it")
-    given = float(fields.need(row, "prob", (int, float), "`rrk sample` writes it; samples of before 2026-12 have none"))
+    given = float(fields.need(row, "prob", (int, float), "`rrk sample` writes it; older samples have none"))
     return -math.inf if math.isnan(given) else given / max(tokens, 1)
 
 
