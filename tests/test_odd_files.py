@@ -76,15 +76,17 @@ def test_an_infinite_log_probability_stays_and_comes_last(rrk):
     """A token without a chance: other tools write -Infinity, and rrk's later stages must be able to read it again."""
     many = rows("a", each=3, tokens=1)
     for row, value in zip(many, (-math.inf, -2.0, math.nan), strict=True):
-        row["logprob"] = value
+        row["logprob"], row["prob"] = value, math.exp(value)
     done = rrk("rerank", "--method", "logprob-sum", "-q", input=encode(many))
     assert done.returncode == 0, done.stderr
     ranked = decode(done.stdout)
     assert ranked[1]["rank"] == 1
     assert ranked[0]["logprob"] == -math.inf
     assert math.isnan(ranked[2]["logprob"])
-    again = rrk("rerank", "--method", "logprob-mean", "-q", input=done.stdout)
-    assert again.returncode == 0, again.stderr
+    for method in ("logprob-mean", "prob-mean"):
+        again = rrk("rerank", "--method", method, "-q", input=done.stdout)
+        assert again.returncode == 0, again.stderr
+        assert [row["rank"] == 1 for row in decode(again.stdout)] == [False, True, False]
 
 
 def test_one_task_in_two_languages_is_two_problems(rrk, tmp_path):

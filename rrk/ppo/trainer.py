@@ -9,6 +9,7 @@ whole batch: whitening, baselines and minibatches are those of one process, and 
 from __future__ import annotations
 
 import copy
+import functools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -97,7 +98,8 @@ class Trainer:
 
         self.problems, self.reward, self.out, self.options = list(problems), reward, out, options
         self.start = policy
-        self.probe, self.params, self.tell, self.note = probe, params, tell, note
+        self.probe, self.params, self.tell = probe, params, tell
+        self.note = functools.cache(note)  # every rollout has a sampler of its own, that would say the same again
         processes.state()  # first: Accelerator by itself would leave launched processes alone where there is no GPU
         self.accelerator = Accelerator(mixed_precision="no")  # --bf16 is ours, and the sampler's too
         if options.prompts_per_update * options.samples < self.accelerator.num_processes:

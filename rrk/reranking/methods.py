@@ -51,30 +51,36 @@ def _examples(row: dict[str, Any]) -> None:
     evidence.shown(row)
 
 
-def _logprob(row: dict[str, Any]) -> float:
+def _drawn(row: dict[str, Any], name: str, remedy: str) -> float:
+    """A sampler's number. NaN is a broken server's, -Infinity a token without a chance: the last place, but a place."""
     _text(row)
-    given = row.get("logprob")
+    given = row.get(name)
     if isinstance(given, float) and math.isnan(given):
-        return -math.inf  # a broken server's; and -Infinity is a token without a chance: the last place, but a place
-    return float(fields.need(row, "logprob", (int, float), "`rrk sample` writes it; other tools' samples have none"))
+        return -math.inf
+    return float(fields.need(row, name, (int, float), remedy))
+
+
+def _tokens(row: dict[str, Any]) -> int:
+    return max(fields.need(row, "tokens", int, "the mean needs the number of tokens; `rrk sample` writes it"), 1)
+
+
+def _logprob(row: dict[str, Any]) -> float:
+    return _drawn(row, "logprob", "`rrk sample` writes it; other tools' samples have none")
 
 
 def _logprob_mean(row: dict[str, Any]) -> float:
-    tokens = fields.need(row, "tokens", int, "the mean needs the number of tokens; `rrk sample` writes it")
-    return _logprob(row) / max(tokens, 1)
+    tokens = _tokens(row)
+    return _logprob(row) / tokens
 
 
 def _prob_mean(row: dict[str, Any]) -> float:
-    _text(row)
-    tokens = fields.need(row, "tokens", int, "the mean needs the number of tokens; `rrk sample` writes it")
-    given = float(fields.need(row, "prob", (int, float), "`rrk sample` writes it; older samples have none"))
-    return -math.inf if math.isnan(given) else given / max(tokens, 1)
+    tokens = _tokens(row)
+    return _drawn(row, "prob", "`rrk sample` writes it; older samples have none") / tokens
 
 
 def _score(row: dict[str, Any]) -> float:
     _text(row)
-    given = float(fields.need(row, "score", (int, float), "an earlier `rrk rerank` writes it"))
-    return -math.inf if math.isnan(given) else given
+    return float(fields.need(row, "score", (int, float), "an earlier `rrk rerank` writes it"))
 
 
 def _judged(row: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 python -m tests.benchmarks.ppo_rollouts MODEL PROBLEMS [--limit 8] [--samples 4] [--max-tokens 160] [--temperature .8]
 
 MODEL: a causal checkpoint's folder; PROBLEMS: Problem rows. The policy is as `train-ppo --lora-r 16 --bf16` has it on a CPU.
-One problem at a time is what every rollout of Qwen2.5-Coder-0.5B fell back to while the trial of the decoding read random ids.
+One problem at a time is what Qwen2.5-Coder-0.5B fell back to there while the trial of the decoding read random ids.
 """
 
 from __future__ import annotations
