@@ -134,6 +134,11 @@ class Problem:
     run_as_main: bool = False  # Python: what stands under `if __name__ == "__main__"` runs too
     about: Mapping[str, Any] = field(default_factory=dict, compare=False)  # ABOUT, as far as it is known
 
+    @property
+    def function(self) -> str | None:
+        """What is to be written: `entry_point`, or the last function that a Python prompt begins."""
+        return self.entry_point or next(reversed(re.findall(r"^def\s+(\w+)\s*\(", self.prompt, re.M)), None)
+
 
 def problem(row: dict[str, Any], *, tests: bool = True) -> Problem:
     """Read a Problem in any of the accepted schemas. With tests=False a problem without tests is fine (sampling)."""

@@ -80,3 +80,17 @@ def test_seeds_depend_on_purpose_alone_and_differ_between_purposes():
     assert len(found) == 5 * 3 * 50
     assert seeds.derive(0, "1") != seeds.derive(0, 1), "a name that looks like a number is another purpose"
     assert all(0 <= seed < 2**63 for seed in found)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "entry_point", "function"),
+    [
+        ("def helper(x):\n    return x\n\ndef  asked (a):\n", None, "asked"),
+        ("def asked(a):\n    def inner(b):\n", None, "asked"),
+        ("def helper(x):\n", "named", "named"),
+        ("# what is 1 + 1?\n", None, None),
+    ],
+)
+def test_what_is_to_be_written_is_named_or_the_last_function_begun(prompt, entry_point, function):
+    row = {"task_id": "a", "prompt": prompt, "tests": "assert asked(1)", "entry_point": entry_point}
+    assert rows.problem(row).function == function

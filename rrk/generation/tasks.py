@@ -8,7 +8,6 @@ An engine is called with an iterator of tasks and yields, in order, (task, n dra
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -128,7 +127,7 @@ def validate(row: dict[str, Any], order: Order) -> None:
 
 def tests_prompt(problem: rows.Problem, row: dict[str, Any]) -> str:
     """CodeT's prompt (Chen et al. 2022, section 3): the stub, then `# check the correctness of NAME` and `assert `."""
-    name = problem.entry_point or _last_function(problem.prompt)
+    name = problem.function
     if problem.language != "py" or not name:
         raise RowError(
             "--for tests needs a Python problem with 'entry_point' or a function in its prompt", rows.where(row)
@@ -232,8 +231,3 @@ class _Pushed:
 
     def ready(self) -> bool:
         return bool(self._first) or self._rest.ready()
-
-
-def _last_function(prompt: str) -> str | None:
-    names = re.findall(r"^def (\w+)\(", prompt, re.M)
-    return names[-1] if names else None

@@ -184,7 +184,7 @@ class Evidence:
 
     def _entry_point(self, row: dict[str, Any]) -> str:
         problem = self._problems.problem(row)
-        entry_point = problem.entry_point or row.get("entry_point") or _last_function(problem.prompt)
+        entry_point = problem.entry_point or row.get("entry_point") or problem.function
         if not entry_point:
             task = rows.task_id(row)
             raise RowError(f"problem '{task}' has no 'entry_point'; generated tests call it by name", rows.where(row))
@@ -243,9 +243,3 @@ def _call(entry_point: str, arguments: Any) -> str | None:
         if (node := shown.call(text, entry_point)) is not None:
             return ast.unparse(node)
     return None
-
-
-def _last_function(prompt: str) -> str | None:
-    """The function that a Python prompt asks for: the last one that it begins."""
-    names = [line[4:].partition("(")[0].strip() for line in prompt.splitlines() if line.startswith("def ")]
-    return names[-1] if names else None
