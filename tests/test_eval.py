@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from rrk import jsonl
+from rrk.evaluation import statistics
 from tests.conftest import environment, rrk_command
 from tests.evaluation.test_report import overoptimised, rows_of
 
@@ -208,6 +209,33 @@ def test_a_ppo_log_tells_over_optimisation(rrk, tmp_path):
     svg = (tmp_path / "over.svg").read_text()
     assert "KL, nats" in svg
     assert "pass@1, probe" in svg
+
+
+def test_a_probes_verdicts_give_its_rate_an_interval_and_the_best_a_difference_in_pairs(rrk, tmp_path):
+    """Forty problems x 2 of which the first twenty are gained; a sample that could not be judged counts in neither."""
+
+    def probe(update, passes):
+        told = [
+            {"task_id": f"MBPP/{i}", "language": "py", "passed": [passes(i), None if i == 39 else passes(i)]}
+            for i in range(40)
+        ]
+        known = [p for of in told for p in of["passed"] if p is not None]
+        return {"update": update, "probe_pass@1": sum(known) / len(known), "probe_score": update, "probe_passed": told}
+
+    log = [probe(0, lambda i: i < 5), probe(2, lambda i: i < 25), probe(4, lambda i: 20 <= i < 25)]
+    (tmp_path / "log.jsonl").write_bytes(encode(log))
+    done = rrk("eval", "--ppo-log", "log.jsonl", "--plot", "over.svg")
+    assert done.returncode == 0, done.stderr.decode()
+    text = done.stdout.decode()
+    _, low, high = statistics.bootstrap([1.0] * 10 + [0.0] * 69, None, [i // 2 for i in range(79)]).values()
+    assert f".127 [{low:.3f}, {high:.3f}]".replace("0.", ".") in text
+    assert "best at update 2: .633 (at the start .127; .506 [" in text
+    assert "p <.001, not counting that it was chosen as the best of 3)" in text
+    wrong = log[0] | {"probe_passed": 1}
+    (tmp_path / "log.jsonl").write_bytes(encode([wrong]))
+    done = rrk("eval", "--ppo-log", "log.jsonl")
+    assert done.returncode == 3
+    assert b"log.jsonl:1: field 'probe_passed'" in done.stderr
 
 
 def test_a_ppo_log_that_is_none_is_refused(rrk, tmp_path):

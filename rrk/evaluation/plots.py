@@ -224,8 +224,8 @@ def methods(found: Mapping[str, Mapping[str, Any]], title: str, path: str) -> No
 
 
 def ppo(log: list[dict[str, Any]], path: str, title: str = "") -> None:
-    """Above: the reranker's score and the probe's pass rate by update, its peak marked and the SFT model's rate as a level
-    line; below: the KL to the SFT model."""
+    """Above: the reranker's score and the probe's pass rate by update with its 95 % interval, its peak marked and the SFT model's
+    rate as a level line; below: the KL to the SFT model."""
     from matplotlib.ticker import MaxNLocator
 
     figure = _figure(6.4, 5.2)
@@ -247,6 +247,7 @@ def ppo(log: list[dict[str, Any]], path: str, title: str = "") -> None:
     if rates:
         right = top.twinx()
         handles += right.plot(updates, rates, color=COLOURS[0], marker="o", markersize=5, label="pass@1, probe")
+        _band(right, bands := [{"k": row["update"], **ppo_log.rate(row)} for row in ppo_log.probes(log)], COLOURS[0])
         best = max(range(len(rates)), key=lambda i: (rates[i], -i))
         top.axvline(updates[best], color="grey", linestyle=":", linewidth=1)
         peak = f"peak {rates[best]:.3f}"
@@ -256,7 +257,7 @@ def ppo(log: list[dict[str, Any]], path: str, title: str = "") -> None:
                 right.axhline(rates[0], color=COLOURS[0], linestyle="-.", linewidth=0.8, label="the SFT model")
             )
         right.set_ylabel("pass@1 of held-out problems", color=COLOURS[0])
-        right.set_ylim(0, min(1.0, max(rates) * 1.25 + 0.02))
+        right.set_ylim(0, min(1.0, max(*rates, *(b["high"] or 0 for b in bands)) * 1.25 + 0.02))
     top.legend(handles=handles, fontsize=8, framealpha=0.8, loc="lower right")
     updates, kl = ppo_log.series(log, "kl")
     bottom.plot(updates, kl, color=COLOURS[2], linewidth=1.2)

@@ -3,7 +3,8 @@
     log = read("runs/policy/log.jsonl"); table(log); remarks(log)
 
 Rows are those of rrk/ppo/trainer.py: `update`, `score`, `kl`, and at every probe `probe_pass@1`, `probe_score` and `probe_auc`. A score
-that rises while the probe's pass rate falls is over-optimisation.
+that rises while the probe's pass rate falls is over-optimisation. `probe_passed`, the verdicts behind the rate, gives it an interval
+over base problems, and the difference of two updates in pairs; logs of before have none.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any
 
 from rrk import jsonl, rows
 from rrk.errors import RowError, UsageError
-from rrk.evaluation.tables import Table, number
+from rrk.evaluation import statistics
+from rrk.evaluation.tables import Table, figure, number, p_value
 
 CHANCE = 0.5  # of an AUC
 
@@ -25,6 +27,11 @@ def read(path: str) -> list[dict[str, Any]]:
         for name in ("score", "kl", "probe_pass@1", "probe_score", "probe_auc"):
             if row.get(name) is not None and not isinstance(row[name], (int, float)):
                 raise RowError(f"field '{name}' must be a number", rows.where(row))
+        told = row.get("probe_passed", [])
+        if not isinstance(told, list) or not all(
+            isinstance(of, dict) and isinstance(of.get("passed"), list) for of in told
+        ):
+            raise RowError("field 'probe_passed' must be a list of problems with 'passed', a list", rows.where(row))
         log.append(row)
     if not log:
         raise UsageError(f"{path}: empty; train-ppo writes a line an update")
@@ -37,9 +44,41 @@ def series(log: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]
     return [u for u, _ in known], [v for _, v in known]
 
 
+def probes(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that hold a probe."""
+    return [row for row in log if row.get("probe_pass@1") is not None]
+
+
+def verdicts(row: dict[str, Any]) -> dict[tuple[str, str, int], tuple[float, str]]:
+    """Of a probe: (task_id, language, number of the sample) -> (1 or 0, base problem), where it could be judged."""
+    found = {}
+    for of in row.get("probe_passed") or ():
+        task, language = rows.problem_key(of)
+        for at, passed in enumerate(of.get("passed") or ()):
+            if passed is not None:
+                found[task, language, at] = float(passed), rows.base_problem(task)
+    return found
+
+
+def rate(row: dict[str, Any]) -> dict[str, Any]:
+    """{'mean', 'low', 'high'} of the probe's pass@1, its interval over base problems (None where the log lacks the verdicts)."""
+    known = list(verdicts(row).values())
+    found = statistics.bootstrap([v for v, _ in known], None, [base for _, base in known])
+    return found | {"mean": row["probe_pass@1"]}
+
+
+def gain(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any] | None:
+    """The paired difference of two probes' pass@1 (statistics.compare); None where the log lacks the verdicts."""
+    a, b = verdicts(before), verdicts(after)
+    both = [key for key in a if key in b]
+    if not both:
+        return None
+    return statistics.compare([a[k][0] for k in both], [b[k][0] for k in both], None, [a[k][1] for k in both])
+
+
 def table(log: list[dict[str, Any]]) -> Table:
     """A row a probe (a row an update where there are no probes)."""
-    probed = [row for row in log if row.get("probe_pass@1") is not None] or log
+    probed = probes(log) or log
     names = {
         "score": "score",
         "probe_score": "score (probe)",
@@ -53,7 +92,13 @@ def table(log: list[dict[str, Any]]) -> Table:
     }
     shown = [name for name in names if any(row.get(name) is not None for row in probed)]
     digits = {"length": 0, "kl": 2}
-    lines = [[str(row["update"]), *(number(row.get(name), digits.get(name, 3)) for name in shown)] for row in probed]
+
+    def cell(row: dict[str, Any], name: str) -> str:
+        if name == "probe_pass@1" and row.get(name) is not None:
+            return figure(rate(row))
+        return number(row.get(name), digits.get(name, 3))
+
+    lines = [[str(row["update"]), *(cell(row, name) for name in shown)] for row in probed]
     return "", ["update", *(names[name] for name in shown)], lines
 
 
@@ -63,9 +108,13 @@ def remarks(log: list[dict[str, Any]]) -> list[str]:
     if len(rates) < 2:
         return ["no probe in this log: give --probe to train-ppo, or a rising score proves nothing"]
     best = max(range(len(rates)), key=lambda i: (rates[i], -i))
-    said = [
-        f"the probe's pass@1 is best at update {updates[best]}: {number(rates[best])} (at the start {number(rates[0])})"
-    ]
+    start = f"at the start {number(rates[0])}"
+    if best and (gained := gain(probes(log)[0], probes(log)[best])):
+        difference = figure({**gained, "mean": gained["difference"]})
+        start += (
+            f"; {difference}, p {p_value(gained['p'])}, not counting that it was chosen as the best of {len(rates)}"
+        )
+    said = [f"the probe's pass@1 is best at update {updates[best]}: {number(rates[best])} ({start})"]
     scores = dict(zip(*series(log, "probe_score"), strict=True)) or dict(zip(*series(log, "score"), strict=True))
     before, after = scores.get(updates[best]), scores.get(updates[-1])
     if best < len(rates) - 1 and rates[-1] < rates[best] and before is not None and after is not None:

@@ -30,7 +30,10 @@ class Probe:
     auc: Auc | None = None
 
     def measure(self, sampler, reward: Reward, samples: int, seed: int) -> dict[str, Any]:
-        """pass@1, mean reranker score and its AUC within a problem, of fresh samples. RrkError where not one could be judged."""
+        """pass@1, mean reranker score and its AUC within a problem, of fresh samples. RrkError where not one could be judged.
+
+        `probe_passed` has every problem's verdicts in the order of its seeds: two updates are compared in pairs (ppo_log.py).
+        """
         streams = [[seeds.derive(seed, "probe", p.task_id, j) for j in range(samples)] for p in self.problems]
         drawn = sampler([p.prompt for p in self.problems], streams, [p.stop_tokens for p in self.problems])
         score(drawn, self.problems, reward)
@@ -44,6 +47,10 @@ class Probe:
             "probe_pass@1": sum(known) / len(known),
             "probe_score": sum(s.score for _, s in flat) / len(flat),
             "probe_unjudged": len(verdicts) - len(known),
+            "probe_passed": [
+                {"task_id": p.task_id, "language": p.language, "passed": list(verdicts[at : at + samples])}
+                for p, at in zip(self.problems, range(0, len(verdicts), samples), strict=True)
+            ],
         }
 
     def _auc(self, drawn: Sequence[Sequence[Drawn]], verdicts: Sequence[bool | None]) -> float | None:

@@ -438,6 +438,10 @@ def test_the_probe_measures_whether_the_reranker_still_tells_right_from_wrong_an
         (scores,) = reward([(problem.prompt, [text for text, _ in known], problem.language)])
         wanted.append(auc(scores, [verdict for _, verdict in known]))
     assert log[0]["probe_auc"] == pytest.approx(sum(wanted) / 2)
+    told = [[verdict for _, verdict in own] for own in (judged[0][:16], judged[0][16:])]
+    assert [(of["task_id"], of["passed"]) for of in log[0]["probe_passed"]] == [
+        (problem.task_id, own) for problem, own in zip(PROBLEMS[:2], told, strict=True)
+    ]
     with pytest.raises(UsageError, match="between 0 and 1"):
         options(stop_auc=1.5).check()
 
