@@ -211,7 +211,7 @@ $(D)/$(1)/policy/rrk.json: $(TRAIN) $(DEV) $(call made,$(START)) $(D)/$(2)/reran
 
 $(D)/$(1)/scored.jsonl: $(D)/$(1)/verdicts.jsonl $(D)/$(2)/reranker/rrk.json
 	$$(stale)
-	$(rrk) rerank $$< --model $(D)/$(2)/reranker --output $$@ $(again)
+	$(rrk) rerank $$< --model $(D)/$(2)/reranker --undecided --output $$@ $(again)
 
 $(D)/$(1)/pairs.jsonl: $(D)/$(1)/scored.jsonl
 	$$(stale)

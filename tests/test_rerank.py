@@ -177,6 +177,27 @@ def test_top_keeps_the_best_and_unsorted_takes_rows_in_any_order(rrk):
     assert len(out) == 6
 
 
+def test_undecided_leaves_out_problems_whose_programs_have_one_verdict(rrk, reranker, tmp_path):
+    """All pass, all fail, one unjudged beside passes; what is left is scored as in the whole file, resumed or not."""
+    given = rows(problems=6)
+    for row in given:
+        row["passed"] = {"t/0": True, "t/2": False, "t/5": None if row["completion_id"] == 1 else True}.get(
+            row["task_id"], row["passed"]
+        )
+    (tmp_path / "v.jsonl").write_bytes(encode(given))
+    whole = ranked(rrk("rerank", "v.jsonl", "-m", str(reranker)))
+    done = rrk("rerank", "v.jsonl", "-m", str(reranker), "--undecided", "--json")
+    assert ranked(done) == [row for row in whole if row["task_id"] in ("t/1", "t/3", "t/4")]
+    assert json.loads(done.stderr.splitlines()[-1])["decided"] == 3
+    out = []
+    for part in ("1/2", "2/2"):
+        out += ranked(rrk("rerank", "v.jsonl", "--method", "ngram", "--undecided", "--shard", part))
+    assert {row["task_id"] for row in out} == {"t/1", "t/3", "t/4"}
+    wrong = rrk("rerank", "--method", "ngram", "--undecided", input=encode([{"task_id": "a", "completion": "x"}]))
+    assert wrong.returncode == 3
+    assert b"<stdin>:1: no field 'passed'" in wrong.stderr
+
+
 def test_abstention_adds_confidence_and_drops_unsure_problems_from_the_top(rrk, reranker):
     given = rows(problems=6)
     out = ranked(rrk("rerank", "-m", str(reranker), "--min-confidence", "0.5", input=encode(given)))

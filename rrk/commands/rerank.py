@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Optional
@@ -40,6 +41,13 @@ def rerank(
         Optional[int],  # noqa: UP045
         typer.Option("--top", min=1, metavar="K", help="Keep only the K best of each problem."),
     ] = None,
+    undecided: Annotated[
+        bool,
+        typer.Option(
+            "--undecided",
+            help="Of executed candidates: only problems of which some passed and some failed; the others are left out. It is all that `rrk mine` uses.",
+        ),
+    ] = False,
     min_confidence: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
@@ -128,6 +136,7 @@ def rerank(
       rrk rerank candidates.jsonl --method b4 --ties ngram -o ranked.jsonl
       rrk execute -p problems.jsonl --examples candidates.jsonl | rrk rerank --method examples --ties logprob-mean --top 1
       rrk rerank candidates.jsonl -m runs/reranker --top 1 --min-confidence 0.8 > sure.jsonl
+      rrk rerank verdicts.jsonl -m runs/reranker --undecided | rrk mine --hard > pairs.jsonl
       rrk rerank candidates.jsonl -m runs/reranker --base-url http://localhost:8000/v1 -j 32 -o ranked.jsonl
       rrk rerank candidates.jsonl --method likelihood -m Qwen/Qwen2.5-Coder-32B --base-url http://localhost:8000/v1 --top 1
       rrk rerank candidates.jsonl -m runs/reranker --engine ray --ray-address auto -o ranked.jsonl --resume
@@ -183,6 +192,7 @@ def rerank(
         ties=ties,
         top=top,
         min_confidence=min_confidence,
+        undecided=undecided,
         seed=seed,
         device=device,
         dtype=dtype,
@@ -214,6 +224,10 @@ def rerank(
         chosen.validate(row)
         if second is not None:
             second.validate(row)
+        if undecided and "passed" not in row:
+            raise RowError(
+                "no field 'passed': --undecided is for candidates that `rrk execute` judged", fields.where(row)
+            )
 
     stage.run(
         "rerank",
@@ -229,6 +243,7 @@ def rerank(
             "seed": seed,
             "dtype": dtype,
             **({"base_url": base_url} if base_url else {}),
+            **({"undecided": True} if undecided else {}),
         },
         work=work,
         unit="problem",
@@ -256,6 +271,7 @@ class _Work:
         ties: str | None,
         top: int | None,
         min_confidence: float | None,
+        undecided: bool,
         seed: int,
         device: str,
         dtype: str,
@@ -266,7 +282,8 @@ class _Work:
     ) -> None:
         from rrk.reranking.methods import METHODS
 
-        self.abstained = 0
+        self.abstained = self.decided = 0
+        self._undecided = undecided
         self.notes: list[str] = []
         self._method, self._top, self._least, self._seed = method, top, min_confidence, seed
         self._ties = METHODS[ties].score if ties else None
@@ -308,6 +325,8 @@ class _Work:
     @property
     def figures(self) -> dict[str, Any]:
         figures: dict[str, Any] = {"abstained": self.abstained} if self._least is not None else {}
+        if self._undecided:
+            figures["decided"] = self.decided
         if self._scorer is not None:
             from rrk.generation import memory
 
@@ -321,11 +340,25 @@ class _Work:
     def __call__(self, items):
         from rrk.reranking.ranking import places
 
-        one_by_one = ((problem, self._scores(problem)) for problem in items)
-        for problem, scores in self._scored(items) if self._side_by_side else one_by_one:
+        # A server is asked ahead: what is left out has its place among what is to come.
+        wanted: deque[bool] = deque()
+
+        def kept():
+            for problem in items:
+                wanted.append(not self._undecided or len({row["passed"] for row in problem} - {None}) > 1)
+                if wanted[-1]:
+                    yield problem
+                else:
+                    self.decided += 1
+
+        one_by_one = ((problem, self._scores(problem)) for problem in kept())
+        for problem, scores in self._scored(kept()) if self._side_by_side else one_by_one:
+            while not wanted.popleft():
+                yield []
             if self._ties is not None:
                 scores = places(scores, self._ties(problem, self._seed))
             yield self._ranked(problem, scores)
+        yield from ([] for _ in wanted)
 
     def _ranked(self, problem, scores):
         from rrk.reranking.ranking import rank

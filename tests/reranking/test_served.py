@@ -213,14 +213,19 @@ def test_another_model_behind_the_url_is_noticed(folder, serve, tmp_path):
         Served.load(other, server.url)
 
 
-def test_the_command_ranks_as_the_local_one(folder, serve, rrk, tmp_path):
-    """Rows, order and ranks; --top and --resume as everywhere; nothing of a model is loaded here."""
-    jsonl.write(tmp_path / "c.jsonl", models.candidates())
-    local = rrk("rerank", "c.jsonl", "-m", str(folder), "--dtype", "float32", "--top", "2")
-    served = rrk("rerank", "c.jsonl", "-m", str(folder), "--base-url", serve().url, "--top", "2")
+@pytest.mark.parametrize("more", [(), ("--undecided",)])
+def test_the_command_ranks_as_the_local_one(folder, serve, rrk, tmp_path, more):
+    """Rows, order and ranks; --top and --undecided as everywhere; nothing of a model is loaded here."""
+    given = models.candidates()
+    decided = (given[0]["task_id"], given[-1]["task_id"])
+    given = [{**row, "passed": row["passed"] or row["task_id"] in decided} for row in given]
+    jsonl.write(tmp_path / "c.jsonl", given)
+    local = rrk("rerank", "c.jsonl", "-m", str(folder), "--dtype", "float32", "--top", "2", *more)
+    served = rrk("rerank", "c.jsonl", "-m", str(folder), "--base-url", serve().url, "--top", "2", *more)
     assert served.returncode == 0, served.stderr.decode()
     rows = [[json.loads(line) for line in done.stdout.splitlines()] for done in (local, served)]
     assert len(rows[0]) > 0
+    assert {row["task_id"] for row in rows[0]}.isdisjoint(decided if more else ())
     for ours, theirs in zip(*rows, strict=True):
         assert abs(ours.pop("score") - theirs.pop("score")) < 1e-4
         assert ours == theirs
