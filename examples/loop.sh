@@ -29,7 +29,7 @@ for ((n = 1; n <= rounds; n++)); do
     --probe "$data/dev.jsonl" --output "$runs/policy-$n"
   $rrk sample "$data/train.jsonl" --model "$runs/policy-$n" -n 8 |
     $rrk execute --problems "$data/train.jsonl" --jobs 2 |
-    $rrk rerank --model "$runs/reranker-$((n - 1))" |
+    $rrk rerank --undecided --model "$runs/reranker-$((n - 1))" |
     $rrk mine --hard --round "$n" > "$runs/pairs-$n.jsonl"
   # The reranker starts from the policy that it will rank, and learns from the pairs of all rounds.
   $rrk train-reranker "$runs"/pairs-*.jsonl --model "$runs/policy-$n" --output "$runs/reranker-$n"

@@ -107,7 +107,7 @@ def mine(
     \b
     Examples:
       rrk mine verdicts.jsonl > pairs.jsonl
-      rrk rerank -m RERANKER verdicts.jsonl | rrk mine --hard --round 1 > pairs.jsonl
+      rrk rerank --undecided -m RERANKER verdicts.jsonl | rrk mine --hard --round 1 > pairs.jsonl
       rrk execute --all-tests -p problems.jsonl candidates.jsonl | rrk mine --margin share > pairs.jsonl
       rrk mine --hard --hard-share 0.25 --hard-quantile 0.5 --replay round0.jsonl scored.jsonl -o pairs.jsonl
     """
