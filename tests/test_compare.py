@@ -100,6 +100,20 @@ def test_a_named_file_is_one_more_line_by_its_own_scores_or_by_one_sample(rrk, t
     assert found["methods"]["wrong way"]["against"]["p"] < 0.05
 
 
+def test_a_ranking_of_the_undecided_problems_alone_tells_of_all(rrk, tmp_path):
+    """What it lacks, any choice decides alike; but not where other programs stand in it."""
+    given = [row | {"passed": {"t/0": True, "t/1": False}.get(row["task_id"], row["passed"])} for row in rows()]
+    jsonl.write(tmp_path / "rows.jsonl", given)
+    done = rrk("rerank", "rows.jsonl", "--method", "logprob-mean", "--undecided", "-o", "undecided.jsonl")
+    assert done.returncode == 0, done.stderr.decode()
+    found = json.loads(rrk("compare", "rows.jsonl", "mean=undecided.jsonl", "--json").stdout)
+    assert found["problems"] == 20
+    assert found["methods"]["mean"]["mean"] == found["methods"]["logprob-mean"]["mean"]
+    others = [row | {"completion": "pass"} for row in jsonl.read([str(tmp_path / "undecided.jsonl")])]
+    jsonl.write(tmp_path / "others.jsonl", others)
+    assert json.loads(rrk("compare", "rows.jsonl", "mean=others.jsonl", "--json").stdout)["problems"] == 18
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

@@ -42,7 +42,8 @@ def compare(
     problems; the difference to the best method is paired. Rows may stand in any order.
 
     NAME=FILE is one more line: what that file's rows choose by their `score`, or one sample where they have none, be it of another
-    model. Rows of several languages have a column each; the figure is the mean over languages.
+    model; a ranking of these same candidates may lack the problems whose programs have one verdict (rrk rerank --undecided). Rows of several
+    languages have a column each; the figure is the mean over languages.
 
     \b
     Examples:

@@ -45,7 +45,7 @@ def rerank(
         bool,
         typer.Option(
             "--undecided",
-            help="Of executed candidates: only problems of which some passed and some failed; the others are left out. It is all that `rrk mine` uses.",
+            help="Of executed candidates: only problems of which some passed and some failed; the others are left out. It is all that `rrk mine` uses, and `rrk compare verdicts.jsonl NAME=FILE` needs.",
         ),
     ] = False,
     min_confidence: Annotated[

@@ -6,7 +6,7 @@ values(problems, "ngram", seed=0)               # {"random": [a number a problem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rrk import rows as fields
@@ -74,18 +74,31 @@ def values(
 def named(problems: Sequence[Problem], given: Sequence[Problem]) -> list[float | None]:
     """For each of `problems` how often the choice that these other rows make passes; None where they have none of it.
 
-    Rows with a score choose by it; of others any is taken: one sample, or the greedy one.
+    Rows with a score choose by it; of others any is taken: one sample, or the greedy one. Where they are these very candidates
+    (`rrk rerank --undecided`), a problem that they lack and whose programs have one verdict is known all the same.
     """
     own = {fields.problem_key(problem[0]): problem for problem in judged(given)}
+    same = _same(problems, own)
     found: list[float | None] = []
     for problem in problems:
         rows = own.get(fields.problem_key(problem[0]))
         if rows is None:
-            found.append(None)
+            verdicts = {bool(row["passed"]) for row in problem}
+            found.append(float(verdicts.pop()) if same and len(verdicts) == 1 else None)
             continue
         scored = all(isinstance(row.get("score"), (int, float)) for row in rows)
         found += _tops([rows], [[float(row["score"]) if scored else 0.0 for row in rows]])
     return found
+
+
+def _same(problems: Sequence[Problem], own: Mapping[tuple[str, str], Problem]) -> bool:
+    """Are these rows candidates of `problems`, and no other?"""
+    texts = {fields.problem_key(problem[0]): {_text(row) for row in problem} for problem in problems}
+    return bool(own) and all(key in texts and {_text(row) for row in rows} <= texts[key] for key, rows in own.items())
+
+
+def _text(row: dict[str, Any]) -> Any:
+    return row.get("completion", row.get("solution"))
 
 
 def _lacks(problems: Sequence[Problem], validate: Callable[[dict[str, Any]], object]) -> str:

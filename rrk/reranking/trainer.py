@@ -118,7 +118,7 @@ def make(
                 auc = dev.mean_auc(scorer.score_many(dev.questions())) if dev else None
             metrics: dict[str, Any] = {"eval_auc": auc}
             self.log(dict(metrics))
-            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
             return metrics
 
     pooling = scorer.renderer.rendering.pooling
