@@ -112,6 +112,9 @@ def test_a_ranking_of_the_undecided_problems_alone_tells_of_all(rrk, tmp_path):
     others = [row | {"completion": "pass"} for row in jsonl.read([str(tmp_path / "undecided.jsonl")])]
     jsonl.write(tmp_path / "others.jsonl", others)
     assert json.loads(rrk("compare", "rows.jsonl", "mean=others.jsonl", "--json").stdout)["problems"] == 18
+    (tmp_path / "none.jsonl").touch()
+    found = json.loads(rrk("compare", "rows.jsonl", "none=none.jsonl", "--limit", "2", "--json").stdout)
+    assert found["methods"]["none"]["mean"] == 0.5, "of two problems, one solved by all, there is nothing to rank"
 
 
 @pytest.mark.parametrize(

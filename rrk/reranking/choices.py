@@ -94,7 +94,7 @@ def named(problems: Sequence[Problem], given: Sequence[Problem]) -> list[float |
 def _same(problems: Sequence[Problem], own: Mapping[tuple[str, str], Problem]) -> bool:
     """Are these rows candidates of `problems`, and no other?"""
     texts = {fields.problem_key(problem[0]): {_text(row) for row in problem} for problem in problems}
-    return bool(own) and all(key in texts and {_text(row) for row in rows} <= texts[key] for key, rows in own.items())
+    return all(key in texts and {_text(row) for row in rows} <= texts[key] for key, rows in own.items())
 
 
 def _text(row: dict[str, Any]) -> Any:
