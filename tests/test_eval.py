@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from rrk import jsonl
-from rrk.evaluation import statistics
+from rrk.evaluation import ppo_log, statistics
 from tests.conftest import environment, rrk_command
 from tests.evaluation.test_report import overoptimised, rows_of
 
@@ -231,6 +231,15 @@ def test_a_probes_verdicts_give_its_rate_an_interval_and_the_best_a_difference_i
     assert f".127 [{low:.3f}, {high:.3f}]".replace("0.", ".") in text
     assert "best at update 2: .633 (at the start .127; .506 [" in text
     assert "p <.001, not counting that it was chosen as the best of 3)" in text
+    assert "from there to update 4 it falls to .127 (-.506 [" in text
+    assert "while the score rises from 2.000 to 4.000: over-optimised\n" in text
+    (tmp_path / "log.jsonl").write_bytes(encode([log[0], log[1], probe(6, lambda i: i < 24)]))
+    text = rrk("eval", "--ppo-log", "log.jsonl").stdout.decode()
+    assert "over-optimised, or chance: a larger probe would tell" in text
+    few = ppo_log.untold([log[0], log[1], probe(6, lambda i: i < 24)], 2)
+    assert few.startswith("the probe does not tell update 2 from 6 (-.025 [")
+    assert ppo_log.untold(log, 2) is None, "it does"
+    assert ppo_log.untold(log, 4) is None, "the last is kept"
     wrong = log[0] | {"probe_passed": 1}
     (tmp_path / "log.jsonl").write_bytes(encode([wrong]))
     done = rrk("eval", "--ppo-log", "log.jsonl")

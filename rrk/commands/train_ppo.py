@@ -93,6 +93,10 @@ def train_ppo(
     probe_every: Annotated[int, typer.Option(help="Updates between probes.")] = 5,
     probe_samples: Annotated[int, typer.Option(help="Programs a probe problem.")] = 4,
     probe_patience: Annotated[int, typer.Option(help="End after so many probes without a new best; 0: never.")] = 0,
+    keep: Annotated[
+        str,
+        typer.Option(metavar="best|last", help="What is written: the update that the probe found best, or the last."),
+    ] = "best",
     stop_auc: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
@@ -137,6 +141,7 @@ def train_ppo(
     import torch
 
     from rrk.errors import Terminated, UsageError
+    from rrk.evaluation import ppo_log
     from rrk.generation import hub, processes, reports
     from rrk.ppo.options import PpoOptions
     from rrk.ppo.probe import Probe
@@ -213,4 +218,10 @@ def train_ppo(
     if "peak_memory" in last:
         line += f", {last['peak_memory'] / 1e9:.1f} GB at most"
     note(line + (f"; {figures['stopped']}" if figures["stopped"] else ""))
+    if (
+        probe
+        and keep == "best"
+        and (remark := ppo_log.untold(ppo_log.read(f"{output}/log.jsonl"), figures["kept_update"]))
+    ):
+        note(remark)
     hub.push(output, push_to_hub, note)

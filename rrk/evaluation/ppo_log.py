@@ -110,19 +110,20 @@ def remarks(log: list[dict[str, Any]]) -> list[str]:
     best = max(range(len(rates)), key=lambda i: (rates[i], -i))
     start = f"at the start {number(rates[0])}"
     if best and (gained := gain(probes(log)[0], probes(log)[best])):
-        difference = figure({**gained, "mean": gained["difference"]})
-        start += (
-            f"; {difference}, p {p_value(gained['p'])}, not counting that it was chosen as the best of {len(rates)}"
-        )
+        start += f"; {_difference(gained)}, not counting that it was chosen as the best of {len(rates)}"
     said = [f"the probe's pass@1 is best at update {updates[best]}: {number(rates[best])} ({start})"]
     scores = dict(zip(*series(log, "probe_score"), strict=True)) or dict(zip(*series(log, "score"), strict=True))
     before, after = scores.get(updates[best]), scores.get(updates[-1])
     if best < len(rates) - 1 and rates[-1] < rates[best] and before is not None and after is not None:
+        fall = gain(probes(log)[best], probes(log)[-1])
+        chance = fall is not None and (fall["p"] is None or fall["p"] >= 0.05)
+        ends = number(rates[-1]) + (f" ({_difference(fall)})" if fall else "")
         if after > before:
-            fell = f"from there to update {updates[-1]} it falls to {number(rates[-1])} while the score rises"
-            said.append(f"{fell} from {number(before)} to {number(after)}: over-optimised")
+            fell = f"from there to update {updates[-1]} it falls to {ends} while the score rises"
+            why = "over-optimised, or chance: a larger probe would tell" if chance else "over-optimised"
+            said.append(f"{fell} from {number(before)} to {number(after)}: {why}")
         else:
-            said.append(f"it ends at {number(rates[-1])}; the score falls with it")
+            said.append(f"it ends at {ends}; the score falls with it" + (", or by chance" if chance else ""))
     probed, aucs = series(log, "probe_auc")
     if aucs and aucs[-1] < CHANCE + 0.1:
         said.append(
@@ -130,3 +131,18 @@ def remarks(log: list[dict[str, Any]]) -> list[str]:
             f"chance; at the start {number(aucs[0])}): retrain it on this policy's samples before more updates, or give --stop-auc"
         )
     return said
+
+
+def untold(log: list[dict[str, Any]], kept: int) -> str | None:
+    """Where the probe kept an update before the last, and the two differ by no more than chance: that, in words."""
+    probed = {row["update"]: row for row in probes(log)}
+    last = max(probed, default=kept)
+    if kept not in probed or kept == last or not (found := gain(probed[kept], probed[last])):
+        return None
+    if found["p"] is not None and found["p"] < 0.05:
+        return None
+    return f"the probe does not tell update {kept} from {last} ({_difference(found)}): a larger one would; --keep last keeps the last"
+
+
+def _difference(found: dict[str, Any]) -> str:
+    return f"{figure({**found, 'mean': found['difference']})}, p {p_value(found['p'])}"

@@ -51,6 +51,7 @@ class PpoOptions:
     probe_samples: int = 4
     stop_auc: float | None = None  # stop the run when the probe's AUC falls below this; ours
     probe_patience: int = 0  # stop after so many probes without a new best; 0: never
+    keep: str = "best"  # by the probe; or last
     save_every: int = 5
     seed: int = 0
 
@@ -61,6 +62,7 @@ class PpoOptions:
             "kl_estimator": ("k1", "k3"),
             "value_head": ("trunk", "separate"),
             "schedule": ("constant", "linear"),
+            "keep": ("best", "last"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:

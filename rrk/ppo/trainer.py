@@ -359,9 +359,10 @@ class Trainer:
         }
 
     def finish(self, inputs: Sequence[str]) -> dict[str, Any]:
-        """Write the model (the probe's best, or the last), the manifest last of all, and forget the states."""
-        weights = self._weights() if self.best is None else self.best_weights or {}  # {}: not the main process
-        kept = self.best["update"] if self.best else self.update
+        """Write the model (`keep`: the probe's best, or the last), the manifest last of all, and forget the states."""
+        best = self.best if self.options.keep == "best" else None
+        weights = self._weights() if best is None else self.best_weights or {}  # {}: not the main process
+        kept = best["update"] if best else self.update
         final = self.log.rows[-1] if self.log.rows else {}
         figures = {"kept_update": kept, "stopped": self.stopped, "best_probe": self.best, "last": final}
         if self.accelerator.is_main_process:

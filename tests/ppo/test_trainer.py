@@ -446,6 +446,23 @@ def test_the_probe_measures_whether_the_reranker_still_tells_right_from_wrong_an
         options(stop_auc=1.5).check()
 
 
+def test_the_last_update_is_written_where_it_is_to_be_kept(sft, tmp_path):
+    """The probe finds nothing as good as the start; with --keep last the weights are those of a run without it."""
+
+    def falling():
+        calls = iter(range(100))
+        return Probe(PROBLEMS[:2], lambda programs: [at == 0 for at in [next(calls)] for _ in programs])
+
+    found = {}
+    for name, keep, probe in (("best", "best", falling()), ("last", "last", falling()), ("plain", "best", None)):
+        given = options(updates=2, probe_every=1, keep=keep)
+        found[name] = train_ppo(PROBLEMS, sft, reward, tmp_path / name, given, probe)["kept_update"]
+    assert found == {"best": 0, "last": 2, "plain": 2}
+    assert weights(tmp_path / "last") == weights(tmp_path / "plain") != weights(tmp_path / "best")
+    with pytest.raises(UsageError, match="--keep is one of best, last"):
+        options(keep="first").check()
+
+
 def test_scores_and_probes_that_say_nothing_are_refused(sft, tmp_path):
     nothing = lambda questions: [[float("nan")] * len(texts) for _, texts, _ in questions]  # noqa: E731
     with pytest.raises(RrkError, match=r"t/.* as nan"):
