@@ -218,10 +218,9 @@ def train_ppo(
     if "peak_memory" in last:
         line += f", {last['peak_memory'] / 1e9:.1f} GB at most"
     note(line + (f"; {figures['stopped']}" if figures["stopped"] else ""))
-    if (
-        probe
-        and keep == "best"
-        and (remark := ppo_log.untold(ppo_log.read(f"{output}/log.jsonl"), figures["kept_update"]))
-    ):
-        note(remark)
+    log = os.path.join(output, "log.jsonl")
+    if probe and keep == "best" and os.path.exists(log):  # a folder that was complete may have lost it
+        remark = ppo_log.untold(ppo_log.read(log), figures["kept_update"])
+        if remark:
+            note(remark)
     hub.push(output, push_to_hub, note)
