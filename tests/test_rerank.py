@@ -178,7 +178,7 @@ def test_top_keeps_the_best_and_unsorted_takes_rows_in_any_order(rrk):
 
 
 def test_undecided_leaves_out_problems_whose_programs_have_one_verdict(rrk, reranker, tmp_path):
-    """All pass, all fail, one unjudged beside passes; what is left is scored as in the whole file, resumed or not."""
+    """All pass, all fail, one unjudged beside passes; what is left is scored as in the whole file, in shards too."""
     given = rows(problems=6)
     for row in given:
         row["passed"] = {"t/0": True, "t/2": False, "t/5": None if row["completion_id"] == 1 else True}.get(

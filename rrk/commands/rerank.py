@@ -224,10 +224,8 @@ def rerank(
         chosen.validate(row)
         if second is not None:
             second.validate(row)
-        if undecided and "passed" not in row:
-            raise RowError(
-                "no field 'passed': --undecided is for candidates that `rrk execute` judged", fields.where(row)
-            )
+        if undecided:
+            METHODS["oracle"].validate(row)  # a verdict is there, and is one
 
     stage.run(
         "rerank",

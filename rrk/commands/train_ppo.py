@@ -143,6 +143,7 @@ def train_ppo(
     from rrk.errors import Terminated, UsageError
     from rrk.evaluation import ppo_log
     from rrk.generation import hub, processes, reports
+    from rrk.ppo import log
     from rrk.ppo.options import PpoOptions
     from rrk.ppo.probe import Probe
     from rrk.ppo.trainer import train_ppo as train
@@ -218,9 +219,9 @@ def train_ppo(
     if "peak_memory" in last:
         line += f", {last['peak_memory'] / 1e9:.1f} GB at most"
     note(line + (f"; {figures['stopped']}" if figures["stopped"] else ""))
-    log = os.path.join(output, "log.jsonl")
-    if probe and keep == "best" and os.path.exists(log):  # a folder that was complete may have lost it
-        remark = ppo_log.untold(ppo_log.read(log), figures["kept_update"])
+    path = os.path.join(output, log.NAME)
+    if probe and keep == "best" and os.path.exists(path):  # a folder that was complete may have lost it
+        remark = ppo_log.untold(ppo_log.read(path), figures["kept_update"])
         if remark:
             note(remark)
     hub.push(output, push_to_hub, note)

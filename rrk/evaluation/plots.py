@@ -247,8 +247,9 @@ def ppo(log: list[dict[str, Any]], path: str, title: str = "") -> None:
     if rates:
         right = top.twinx()
         handles += right.plot(updates, rates, color=COLOURS[0], marker="o", markersize=5, label="pass@1, probe")
-        _band(right, bands := [{"k": row["update"], **ppo_log.rate(row)} for row in ppo_log.probes(log)], COLOURS[0])
-        best = max(range(len(rates)), key=lambda i: (rates[i], -i))
+        bands = [{"k": row["update"], **ppo_log.rate(row)} for row in ppo_log.probes(log)]
+        _band(right, bands, COLOURS[0])
+        best = ppo_log.best(rates)
         top.axvline(updates[best], color="grey", linestyle=":", linewidth=1)
         peak = f"peak {rates[best]:.3f}"
         right.annotate(peak, (updates[best], rates[best]), (0, 7), textcoords="offset points", fontsize=7, ha="center")

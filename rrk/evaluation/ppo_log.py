@@ -9,6 +9,7 @@ over base problems, and the difference of two updates in pairs; logs of before h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rrk import jsonl, rows
@@ -42,6 +43,11 @@ def series(log: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]
     """(updates, values) where the log has this figure."""
     known = [(row["update"], float(row[name])) for row in log if row.get(name) is not None]
     return [u for u, _ in known], [v for _, v in known]
+
+
+def best(rates: Sequence[float]) -> int:
+    """The place of the best rate; of equals the first, as train-ppo keeps it."""
+    return max(range(len(rates)), key=lambda i: (rates[i], -i))
 
 
 def probes(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -107,16 +113,16 @@ def remarks(log: list[dict[str, Any]]) -> list[str]:
     updates, rates = series(log, "probe_pass@1")
     if len(rates) < 2:
         return ["no probe in this log: give --probe to train-ppo, or a rising score proves nothing"]
-    best = max(range(len(rates)), key=lambda i: (rates[i], -i))
+    at, probed = best(rates), probes(log)
     start = f"at the start {number(rates[0])}"
-    if best and (gained := gain(probes(log)[0], probes(log)[best])):
+    if at and (gained := gain(probed[0], probed[at])):
         start += f"; {_difference(gained)}, not counting that it was chosen as the best of {len(rates)}"
-    said = [f"the probe's pass@1 is best at update {updates[best]}: {number(rates[best])} ({start})"]
+    said = [f"the probe's pass@1 is best at update {updates[at]}: {number(rates[at])} ({start})"]
     scores = dict(zip(*series(log, "probe_score"), strict=True)) or dict(zip(*series(log, "score"), strict=True))
-    before, after = scores.get(updates[best]), scores.get(updates[-1])
-    if best < len(rates) - 1 and rates[-1] < rates[best] and before is not None and after is not None:
-        fall = gain(probes(log)[best], probes(log)[-1])
-        chance = fall is not None and (fall["p"] is None or fall["p"] >= 0.05)
+    before, after = scores.get(updates[at]), scores.get(updates[-1])
+    if at < len(rates) - 1 and rates[-1] < rates[at] and before is not None and after is not None:
+        fall = gain(probed[at], probed[-1])
+        chance = fall is not None and _by_chance(fall)
         ends = number(rates[-1]) + (f" ({_difference(fall)})" if fall else "")
         if after > before:
             fell = f"from there to update {updates[-1]} it falls to {ends} while the score rises"
@@ -124,10 +130,10 @@ def remarks(log: list[dict[str, Any]]) -> list[str]:
             said.append(f"{fell} from {number(before)} to {number(after)}: {why}")
         else:
             said.append(f"it ends at {ends}; the score falls with it" + (", or by chance" if chance else ""))
-    probed, aucs = series(log, "probe_auc")
+    asked, aucs = series(log, "probe_auc")
     if aucs and aucs[-1] < CHANCE + 0.1:
         said.append(
-            f"at update {probed[-1]} the reranker tells right from wrong with an AUC of {number(aucs[-1])} ({number(CHANCE)} is "
+            f"at update {asked[-1]} the reranker tells right from wrong with an AUC of {number(aucs[-1])} ({number(CHANCE)} is "
             f"chance; at the start {number(aucs[0])}): retrain it on this policy's samples before more updates, or give --stop-auc"
         )
     return said
@@ -137,11 +143,17 @@ def untold(log: list[dict[str, Any]], kept: int) -> str | None:
     """Where the probe kept an update before the last, and the two differ by no more than chance: that, in words."""
     probed = {row["update"]: row for row in probes(log)}
     last = max(probed, default=kept)
-    if kept not in probed or kept == last or not (found := gain(probed[kept], probed[last])):
+    if kept not in probed or kept == last:
         return None
-    if found["p"] is not None and found["p"] < 0.05:
+    found = gain(probed[kept], probed[last])
+    if found is None or not _by_chance(found):
         return None
     return f"the probe does not tell update {kept} from {last} ({_difference(found)}): a larger one would; --keep last keeps the last"
+
+
+def _by_chance(found: dict[str, Any]) -> bool:
+    """May the difference be no more than that? So also where there are too few problems for a p."""
+    return found["p"] is None or bool(found["p"] >= 0.05)
 
 
 def _difference(found: dict[str, Any]) -> str:

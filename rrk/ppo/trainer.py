@@ -328,7 +328,7 @@ class Trainer:
         rate = row["probe_pass@1"]
         if self.best is None or rate > self.best["pass@1"]:  # of equals the earlier: it is nearer to the SFT model
             self.best, self.stale = {"update": row["update"], "pass@1": rate}, 0
-            self.best_weights = self._weights()
+            self.best_weights = self._weights() if o.keep == "best" else None
         else:
             self.stale += 1
         if o.stop_auc is not None and (auc := row["probe_auc"]) is not None and auc < o.stop_auc:
