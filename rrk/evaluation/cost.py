@@ -1,6 +1,7 @@
 """What an answer cost: the tokens of its candidates, their ranking, and the evidence it went by; never the hidden tests.
 
-    spent, each = of(problems, scored, stages)         # for a report; `each`: by problem
+    spent, each = of(problems, scored, stages)         # for a report; `each`: an Amount an axis
+    each["flops"].best_of(4)                             # of the first 4 of n candidates, by problem
     axis([("13B", report), ("33B", report)])             # what all of them know
     found = against(ours, theirs, "flops", repeats=10_000, seed=0)
 
@@ -80,10 +81,31 @@ def size_by_name(model: str) -> float | None:
     return float(sizes[-1][0]) * (1e9 if sizes[-1][1].lower() == "b" else 1e6) if sizes else None
 
 
+@dataclass
+class Amount:
+    """What the answers used on one axis, a value a problem: `once` whatever the number of candidates, the prompt; `each`, which
+    grows with it, the programs; `ranking`, of which a part `prompts` reads the prompt. `n`: candidates."""
+
+    once: np.ndarray
+    each: np.ndarray
+    ranking: np.ndarray
+    prompts: np.ndarray
+    n: np.ndarray
+
+    def total(self) -> np.ndarray:
+        return self.once + self.each + self.ranking
+
+    def best_of(self, k: int) -> np.ndarray:
+        """Where only k of the n are drawn and ranked; one needs no ranking."""
+        share = k / self.n
+        ranking = self.ranking * (self.prompts + (1.0 - self.prompts) * share) if k > 1 else 0.0
+        return self.once + self.each * share + ranking
+
+
 def of(
     problems: Sequence[Mapping[str, Drawn]], scored: bool, stages: Iterable[Mapping[str, Any]]
-) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """({"stages", "answer_is", "estimated", "unknown"}, AXES by problem as far as they are known).
+) -> tuple[dict[str, Any], dict[str, Amount]]:
+    """({"stages", "answer_is", "estimated", "unknown"}, an Amount for those of AXES that are known).
 
     `problems`: candidates by model. `stages`: a lineage's.
     """
@@ -107,22 +129,25 @@ def of(
             read, written = _shared(told[0], read), _shared(told[1], written / share) * share
             if len({*sizes}) == 1 and sizes[0]:
                 estimated = estimated - {"size"} if all(c.get("parameters") for c in totals) else estimated | {"size"}
-                flops = 2.0 * float(sizes[0]) * (read + written)
-    each: dict[str, np.ndarray | None] = {"flops": flops, "tokens": read + written}
-    used = [s for s in stages if s in sampled or (scored and _is_ranking(s))]
-    for name in ("cpu_seconds", "wall_seconds"):
-        each[name] = None
-        if sampled:
-            each[name] = sum(
-                (_seconds(s, name, problems, written / share, share) for s in used), np.zeros(len(problems))
-            )
+                flops = (2.0 * float(sizes[0]) * read, 2.0 * float(sizes[0]) * written)
     texts = np.array([sum(d.characters for d in p.values()) for p in problems], dtype=float)
-    for stage in used:
-        more = costs.flops(stage["cost"])
-        if stage not in sampled and more and each["flops"] is not None:
-            each["flops"] = each["flops"] + _shared(more, texts)
+    asked = np.array([max((d.prompt_characters for d in p.values()), default=0) for p in problems], dtype=float)
+    nothing = np.zeros(len(problems))
+    amounts = {"tokens": (read, written, nothing)}
+    ranked = [s for s in stages if s not in sampled and scored and _is_ranking(s)]
+    if flops is not None:
+        more = sum(costs.flops(s["cost"]) or 0.0 for s in ranked)
+        amounts["flops"] = (*flops, _shared(more, texts))
+    for name in ("cpu_seconds", "wall_seconds"):
+        if sampled:
+            drawn, ranking = (
+                sum((_seconds(s, name, problems, written / share, share) for s in some), nothing)
+                for some in (sampled, ranked)
+            )
+            amounts[name] = (nothing, drawn, ranking)
     if scored and not any(s["stage"] == "rerank" for s in stages):
         unknown.append("the ranking")
+    used = [s for s in stages if s in sampled or s in ranked]
     for s in used:
         if s["cost"].get("items") != s["items"]:
             unknown.append(f"what an earlier run of `rrk {s['stage']}` used, which was killed")
@@ -132,21 +157,21 @@ def of(
         "estimated": sorted(estimated),
         "unknown": unknown,
     }
-    known = {name: values for name, values in each.items() if values is not None}
-    return spent, [{name: float(values[i]) for name, values in known.items()} for i in range(len(problems))]
+    prompts = np.divide(asked, asked + texts, out=np.zeros_like(asked), where=asked + texts > 0)
+    return spent, {name: Amount(*amounts[name], prompts, counts) for name in AXES if name in amounts}
 
 
 def _is_ranking(stage: Mapping[str, Any]) -> bool:
     params = stage["params"]
-    evidence = stage["stage"] == "execute" and params.get("evidence")
+    evidence = stage["stage"] == "execute" and any(params.get(k) for k in ("evidence", "examples", "public_cases"))
     return bool(stage["stage"] == "rerank" or evidence or (stage["stage"] == "sample" and params.get("tests")))
 
 
 def _from_rows(
     problems: Sequence[Mapping[str, Drawn]], share: np.ndarray, estimated: set[str]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Tokens read and written for an answer, and FLOPs, by problem."""
-    read, written, flops = (np.zeros(len(problems)) for _ in range(3))
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """Tokens read and written for an answer, and the FLOPs of both, by problem."""
+    read, written, reading, writing = (np.zeros(len(problems)) for _ in range(4))
     known = True
     for i, drawn in enumerate(problems):
         for model, own in drawn.items():
@@ -159,11 +184,12 @@ def _from_rows(
             r, w = own.read(), own.written() * float(share[i])
             read[i] += r
             written[i] += w
-            flops[i] += 2.0 * (size or 0.0) * (r + w)
+            reading[i] += 2.0 * (size or 0.0) * r
+            writing[i] += 2.0 * (size or 0.0) * w
             known = known and size is not None
     if not known:
         estimated.discard("size")
-    return read, written, flops if known else None
+    return read, written, (reading, writing) if known else None
 
 
 def _shared(total: float, weights: np.ndarray) -> np.ndarray:
@@ -191,6 +217,13 @@ def training(models: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         return {}
     known = [amount for cost in told.values() if (amount := costs.flops(cost)) is not None]
     return {"flops": sum(known) if len(known) == len(models) else None, "models": told}
+
+
+def fewer(report: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any], Mapping[str, Any]]]:
+    """(k, worth, {axis: cost}) of the best of k < n of a report's candidates, as if only k had been drawn."""
+    worth = {point["k"]: point for point in report.get("best_of_k") or []}
+    spent = report["cost"].get("best_of_k") or []
+    return [(at["k"], worth[at["k"]], at) for at in spent if at["k"] in worth and at["k"] < report["n"][0]]
 
 
 def quality(report: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from rrk import outputs
 from rrk.errors import RrkError, UsageError
 from rrk.evaluation import cost as costing
 from rrk.evaluation import ppo_log
+from rrk.evaluation.tables import sizes
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -174,33 +175,46 @@ def _band(axes: Any, points: Sequence[Mapping[str, Any]], colour: str) -> None:
 
 
 def quality_and_cost(entries: Sequence[tuple[str, Mapping[str, Any]]], by: str, path: str) -> None:
-    """A point a system, with its intervals on both axes; costs on a logarithmic one (cost.py)."""
-    figure = _figure()
+    """A point a system, with its intervals on both axes; costs on a logarithmic one (cost.py). A system with scores is a line:
+    the best of 1, 2, 4, ... n of its candidates."""
+    figure = _figure(7.6)
     axes = figure.add_subplot()
     for place, (name, report) in enumerate(entries):
-        spent, worth = report["cost"]["answer"][by], report[costing.quality(report)]
-        if spent["mean"] <= 0:
+        points = [(str(k), worth, spent[by]) for k, worth, spent in costing.fewer(report) if by in spent]
+        points.append((sizes(report), report[costing.quality(report)], report["cost"]["answer"][by]))
+        points = [point for point in points if point[2]["mean"] > 0]
+        if not points:
             continue
+        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
         bars = {
-            side: None if one["low"] is None else [[one["mean"] - one["low"]], [one["high"] - one["mean"]]]
-            for side, one in (("xerr", spent), ("yerr", worth))
+            side: None if any(one["low"] is None for one in ones) else _bars(ones)
+            for side, ones in (("xerr", [p[2] for p in points]), ("yerr", [p[1] for p in points]))
         }
         axes.errorbar(
-            [spent["mean"]],
-            [worth["mean"]],
+            [spent["mean"] for _, _, spent in points],
+            [worth["mean"] for _, worth, _ in points],
             **bars,
-            color=COLOURS[place % len(COLOURS)],
-            marker=MARKERS[place % len(MARKERS)],
-            linewidth=1.2,
+            color=colour,
+            marker=marker,
+            linewidth=1.5,
+            elinewidth=0.7,
             capsize=2,
             label=name + (" (cost estimated)" if report["cost"].get("estimated") else ""),
         )
+        for k, worth, spent in points if len(points) > 1 else []:
+            where = (spent["mean"], worth["mean"])
+            axes.annotate(k, where, (5, -10), textcoords="offset points", fontsize=7, color=colour)
     axes.set_xscale("log")
     axes.set_xlabel(costing.AXES[by])
     axes.set_ylabel("answers that pass (95 % interval)")
     axes.grid(alpha=0.25, which="both")
     axes.legend(fontsize=8, framealpha=0.8)
     _save(figure, path)
+
+
+def _bars(ones: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+    """Lengths of the error bars below and above, as matplotlib takes them."""
+    return [[one["mean"] - one["low"] for one in ones], [one["high"] - one["mean"] for one in ones]]
 
 
 def methods(found: Mapping[str, Mapping[str, Any]], title: str, path: str) -> None:

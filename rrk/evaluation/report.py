@@ -187,7 +187,7 @@ def build(
         mine = [p for p in problems if name in (None, p.language)]
         return _section(mine, [p for p in greedy if name in (None, p.language)], wanted, repeats, seed)
 
-    spent, tasks = _cost(samples, everything, lineage, repeats, seed)
+    spent, tasks = _cost(samples, everything, wanted, lineage, repeats, seed)
     return {
         KEY: VERSION,
         **section(None),
@@ -312,7 +312,7 @@ def _card(problems: Sequence[Judged]) -> dict[str, Any]:
 
 
 def _cost(
-    samples: Samples, everything: list[Judged], lineage: Lineage | None, repeats: int, seed: int
+    samples: Samples, everything: list[Judged], ks: Sequence[int], lineage: Lineage | None, repeats: int, seed: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What the samples cost, where the rows say it (`_rows` is how many of them do), and what an answer does; the tasks."""
     cost = samples.cost
@@ -326,18 +326,22 @@ def _cost(
     judged = [p for p in everything if p.passed]
     scored = bool(judged) and all(p.scores for p in judged)
     spent, each = costing.of([p.drawn for p in everything], scored, lineage.stages if lineage else [])
-    tasks = [_task(p) | {"cost": own} for p, own in zip(everything, each, strict=True) if p.passed]
-    names = list(tasks[0]["cost"]) if tasks else []
+    here = [i for i, p in enumerate(everything) if p.passed]
+    amounts = {name: amount.total()[here] for name, amount in each.items()}
+    tasks = [_task(p) | {"cost": {name: float(a[i]) for name, a in amounts.items()}} for i, p in enumerate(judged)]
+    least = min((len(p.passed) for p in judged), default=0)
+    curve = [k for k in ks if k <= least] if scored and least > 1 else []
+    columns = {(None, name): a for name, a in amounts.items()}
+    columns |= {(k, name): amount.best_of(k)[here] for k in curve for name, amount in each.items()}
     drawn = statistics.resample(
-        [[task["cost"][name] for task in tasks] for name in names],
-        [p.language for p in judged],
-        [p.cluster for p in judged],
-        repeats=repeats,
-        seed=seed,
+        list(columns.values()), [p.language for p in judged], [p.cluster for p in judged], repeats=repeats, seed=seed
     )
-    answer = {name: _figure(float(drawn.means[i]), drawn.interval(i), drawn.bca(i)) for i, name in enumerate(names)}
+    found: dict[int | None, dict[str, Any]] = {None: {}, **{k: {} for k in curve}}
+    for i, (k, name) in enumerate(columns):
+        found[k][name] = _figure(float(drawn.means[i]), drawn.interval(i), drawn.bca(i))
+    spent |= {"answer": found[None], "best_of_k": [{"k": k, **found[k]} for k in curve]}
     trained = costing.training(lineage.models) if lineage else {}
-    return out | spent | {"answer": answer, **({"training": trained} if trained else {})}, tasks
+    return out | spent | ({"training": trained} if trained else {}), tasks
 
 
 def _task(p: Judged) -> dict[str, Any]:

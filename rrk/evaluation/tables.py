@@ -205,22 +205,27 @@ def amounts(found: Mapping[str, Any] | None) -> str:
 
 
 def quality_and_cost(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
-    """A row a system: what its answers are worth, and what they cost."""
+    """What a system's answers are worth and what they cost: a row for the best of its n, and of fewer where it has scores."""
     axes = [name for name in costing.AXES if any(name in found["cost"].get("answer", {}) for _, found in entries)]
     trained = any(found["cost"].get("training", {}).get("flops") for _, found in entries)
     header = ["system", "problems", "n", "an answer is", "passes", *(costing.AXES[name] for name in axes)]
-    lines = [
-        [
-            name + (" ~" if found["cost"].get("estimated") else ""),
-            str(found["problems"]),
-            sizes(found),
-            found["cost"].get("answer_is", "-"),
-            figure(found.get(costing.quality(found))),
-            *(amounts(found["cost"].get("answer", {}).get(axis)) for axis in axes),
-            *([amount(found["cost"].get("training", {}).get("flops"))] if trained else []),
-        ]
-        for name, found in entries
-    ]
+    lines = []
+    for name, found in entries:
+        shown = name + (" ~" if found["cost"].get("estimated") else "")
+        begin = [shown, str(found["problems"]), sizes(found)]
+        for k, worth, spent in costing.fewer(found):
+            kind = f"best of {k}" if k > 1 else "one sample"
+            lines.append([*begin, kind, figure(worth), *(amounts(spent.get(axis)) for axis in axes)])
+            lines[-1] += [""] if trained else []
+        lines.append(
+            [
+                *begin,
+                found["cost"].get("answer_is", "-"),
+                figure(found.get(costing.quality(found))),
+                *(amounts(found["cost"].get("answer", {}).get(axis)) for axis in axes),
+                *([amount(found["cost"].get("training", {}).get("flops"))] if trained else []),
+            ]
+        )
     return "", header + (["FLOPs of training"] if trained else []), lines
 
 

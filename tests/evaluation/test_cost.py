@@ -99,8 +99,9 @@ def test_records_count_what_the_rows_no_longer_show():
     assert found["answer"]["flops"]["mean"] == pytest.approx((2e9 * 40_200 + 2e6 * 4_000) / 4)
     assert found["answer"]["cpu_seconds"]["mean"] == pytest.approx(88 / 4), "the hidden tests are no part of an answer"
     assert found["unknown"] == []
-    made[1]["params"] = {"evidence": ["digest"]}
-    assert build(kept, Lineage(made))["cost"]["answer"]["cpu_seconds"]["mean"] == pytest.approx(1088 / 4)
+    for shown in ({"evidence": ["digest"]}, {"evidence": [], "examples": True}, {"public_cases": True}):
+        made[1]["params"] = shown
+        assert build(kept, Lineage(made))["cost"]["answer"]["cpu_seconds"]["mean"] == pytest.approx(1088 / 4)
     made[0]["cost"]["items"] = 3
     assert "killed" in build(kept, Lineage(made))["cost"]["unknown"][0]
 
@@ -148,3 +149,41 @@ def test_costs_of_two_runs_add_up():
         "tokens_read": 1,
     }
     assert costs.add(both, one)["device"] == "cpu, NVIDIA H100"
+
+
+def test_the_best_of_fewer_costs_the_prompt_and_its_share_of_programs_and_ranking():
+    """34 characters a program and 68 of the prompt, n = 4: the ranking of k reads (68 + 34 k) of 204 characters."""
+    made = [
+        stage("rerank", parameters=1e6, tokens_read=4_080, cpu_seconds=8.0),
+        stage("sample", parameters=1e9, tokens_read=200, tokens_written=40_000, cpu_seconds=80.0, wall_seconds=40.0),
+    ]
+    found = build(rows_of(n=4), Lineage(made))
+    curve = {point["k"]: point for point in found["cost"]["best_of_k"]}
+    assert sorted(curve) == [1, 2, 4]
+    assert [curve[k]["tokens"]["mean"] for k in (1, 2, 4)] == pytest.approx([2_550, 5_050, 10_050])
+    assert curve[1]["flops"]["mean"] == pytest.approx(2e9 * 2_550), "one candidate is not ranked"
+    assert curve[2]["flops"]["mean"] == pytest.approx(2e9 * 5_050 + 2e6 * 1_020 * (68 + 34 * 2) / 204)
+    assert curve[4]["flops"]["mean"] == found["cost"]["answer"]["flops"]["mean"]
+    assert curve[2]["cpu_seconds"]["mean"] == pytest.approx(80 / 4 / 2 + 2 * (68 + 34 * 2) / 204)
+    lines = tables.quality_and_cost([("a", found)])[2]
+    assert [line[3] for line in lines] == ["one sample", "best of 2", "best of n"]
+    assert lines[0][4].startswith(tables.number(found["random"]["mean"]))
+
+
+def test_a_system_without_scores_is_one_point():
+    found = build(rows_of(scored=False))
+    assert found["cost"]["best_of_k"] == []
+    assert len(tables.quality_and_cost([("a", found)])[2]) == 1
+
+
+def test_the_picture_names_the_candidates_of_each_point(tmp_path):
+    pytest.importorskip("matplotlib")
+    from rrk.evaluation import plots
+
+    path = tmp_path / "cost.svg"
+    entries = [("small", build(rows_of(n=4))), ("large", build(rows_of(4e9, scored=False)))]
+    plots.quality_and_cost(entries, "flops", str(path))
+    text = path.read_text()
+    assert [text.count(f">{k}</text>") for k in (1, 2, 4)] == [1, 1, 1]
+    assert "small" in text
+    assert "large" in text
