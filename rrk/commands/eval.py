@@ -124,7 +124,8 @@ def eval_(
     Where the problem has a reference solution, what differs from it is wrong; else the minority is.
 
     --cost: an answer is the best-ranked of n candidates and costs all n and the ranking; without scores it is one sample.
-    Executing the hidden tests costs an answer nothing. FLOPs are 2 x parameters x tokens (6 x for training).
+    Executing the hidden tests costs an answer nothing. FLOPs are 2 x parameters x tokens (6 x for training). Scored files are
+    also shown at fewer candidates (-k), and compared at the cost of the other where they cost more.
 
     \b
     Examples:
@@ -262,7 +263,8 @@ def _cost(
     repeats: int,
     seed: int,
 ) -> None:
-    """Quality against cost; every system after the first is compared with it in pairs."""
+    """Quality against cost; every system after the first is compared with it in pairs, and where one is dearer and can do
+    with fewer candidates, at the other's cost."""
     from rrk.eval_output import write
     from rrk.evaluation import cost, plots, tables
     from rrk.evaluation import report as reports
@@ -273,15 +275,19 @@ def _cost(
     if not entries:
         raise UsageError("no judged candidates: every row has passed: null")
     by = cost.axis(entries, axis)
-    against = [cost.against(entries[0][1], found, by, repeats=repeats, seed=seed) for _, found in entries[1:]]
+    against = []
+    for name, found in entries[1:]:
+        pair = (entries[0][1], found, by)
+        against.append({"name": name, **cost.against(*pair, repeats=repeats, seed=seed)})
+        if ks := cost.at_its_cost(*pair):
+            against.append({"name": name, **cost.against(*pair, repeats=repeats, seed=seed, ks=ks)})
     keys = ("problems", "samples", "n", "random", "ranked_pass@1", "oracle", "cost")
     systems = [{"name": name, **{k: found[k] for k in keys if k in found}} for name, found in entries]
-    pairs = [{"name": name, **found} for (name, _), found in zip(entries[1:], against, strict=True)]
-    write({reports.KEY: reports.VERSION, "axis": by, "systems": systems, "against": pairs}, output, json)
+    write({reports.KEY: reports.VERSION, "axis": by, "systems": systems, "against": against}, output, json)
     if not json:
         out.show([tables.quality_and_cost(entries)])
-        for (name, _), pair in zip(entries[1:], against, strict=True):
-            out.line(tables.quality_against_cost(entries[0][0], name, pair))
+        for pair in against:
+            out.line(tables.quality_against_cost(entries[0][0], pair["name"], pair))
         said = [(name, text) for name, found in entries for text in cost.remarks(found)]
         for text in dict.fromkeys(text for _, text in said):
             names = [name for name, own in said if own == text]

@@ -32,6 +32,7 @@ AXES = {
     "cpu_seconds": "CPU s an answer",
     "wall_seconds": "s an answer",
 }
+Ks = tuple[int | None, int | None]  # of ours and of theirs; None: all
 _SIZE = re.compile(r"(?i)(?<![a-z0-9.])(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
 _ACTIVE = re.compile(r"(?i)-a(\d+(?:\.\d+)?)b(?![a-z0-9])")
 
@@ -222,8 +223,7 @@ def training(models: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def fewer(report: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any], Mapping[str, Any]]]:
     """(k, worth, {axis: cost}) of the best of k < n of a report's candidates, as if only k had been drawn."""
     worth = {point["k"]: point for point in report.get("best_of_k") or []}
-    spent = report["cost"].get("best_of_k") or []
-    return [(at["k"], worth[at["k"]], at) for at in spent if at["k"] in worth and at["k"] < report["n"][0]]
+    return [(at["k"], worth[at["k"]], at) for at in report["cost"].get("best_of_k") or [] if at["k"] in worth]
 
 
 def quality(report: Mapping[str, Any]) -> str:
@@ -243,10 +243,13 @@ def axis(entries: Sequence[tuple[str, Mapping[str, Any]]], wanted: str | None = 
     )
 
 
-def against(ours: Mapping[str, Any], theirs: Mapping[str, Any], by: str, *, repeats: int, seed: int) -> dict[str, Any]:
+def against(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], by: str, *, repeats: int, seed: int, ks: Ks = (None, None)
+) -> dict[str, Any]:
     """Ours and theirs on their common problems: `quality` paired, and `cost`, the ratio of an answer's, ours to theirs.
 
-    A system with scores answers with its best-ranked candidate, one without by one sample: two may differ in that.
+    A system with scores answers with its best-ranked candidate, one without by one sample: two may differ in that. `ks`: the
+    best of so many of ours and of theirs instead, of those that `fewer` tells.
     """
     keys = {(t["language"], t["task_id"]): t for t in theirs["tasks"]}
     pairs = [(t, keys[at]) for t in ours["tasks"] if (at := (t["language"], t["task_id"])) in keys]
@@ -254,9 +257,9 @@ def against(ours: Mapping[str, Any], theirs: Mapping[str, Any], by: str, *, repe
         raise UsageError("the two have no problem in common: nothing can be compared in pairs")
     languages = [t["language"] for t, _ in pairs]
     clusters = [rows.base_problem(t["task_id"]) for t, _ in pairs]
-    values = [[_worth(b, theirs) for _, b in pairs], [_worth(a, ours) for a, _ in pairs]]
+    values = [[_worth(b, theirs, ks[1]) for _, b in pairs], [_worth(a, ours, ks[0]) for a, _ in pairs]]
     found = statistics.compare(values[0], values[1], languages, clusters, repeats=repeats, seed=seed)
-    spent = [[t["cost"][by] for t in side] for side in zip(*pairs, strict=True)]
+    spent = [[_spent(t, by, k) for t in side] for side, k in zip(zip(*pairs, strict=True), ks, strict=True)]
     drawn = statistics.resample([*spent, *values], languages, clusters, repeats=repeats, seed=seed)
     mean = [float(value) for value in drawn.means]
     ratio: dict[str, float | None] = {"ratio": None, "low": None, "high": None}
@@ -267,11 +270,29 @@ def against(ours: Mapping[str, Any], theirs: Mapping[str, Any], by: str, *, repe
     return {
         "quality": {**found, "ours": mean[3], "theirs": mean[2], "metrics": [quality(ours), quality(theirs)]},
         "cost": {"by": by, **ratio},
+        **({"best_of": list(ks)} if ks != (None, None) else {}),
     }
 
 
-def _worth(task: Mapping[str, Any], report: Mapping[str, Any]) -> float:
+def at_its_cost(ours: Mapping[str, Any], theirs: Mapping[str, Any], by: str) -> Ks | None:
+    """The dearer system cut down to the largest k at which it costs no more than the other; None where it is no dearer, or has
+    no scores, or one sample of it costs more."""
+    spent = [report["cost"]["answer"][by]["mean"] for report in (ours, theirs)]
+    dearer = int(spent[1] > spent[0])
+    within = [k for k, _, at in fewer((ours, theirs)[dearer]) if by in at and at[by]["mean"] <= spent[1 - dearer]]
+    if spent[0] == spent[1] or not within:
+        return None
+    return (None, max(within)) if dearer else (max(within), None)
+
+
+def _worth(task: Mapping[str, Any], report: Mapping[str, Any], k: int | None) -> float:
+    if k is not None:
+        return float(task["best_of_k"][str(k)]["passes"])
     return float(task["ranked_pass@1"] if quality(report) == "ranked_pass@1" else task["passed"] / task["n"])
+
+
+def _spent(task: Mapping[str, Any], by: str, k: int | None) -> float:
+    return float((task["cost"] if k is None else task["best_of_k"][str(k)])[by])
 
 
 def remarks(report: Mapping[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ from rrk import outputs
 from rrk.errors import RrkError, UsageError
 from rrk.evaluation import cost as costing
 from rrk.evaluation import ppo_log
-from rrk.evaluation.tables import sizes
+from rrk.evaluation.tables import amount, sizes
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -177,6 +177,8 @@ def _band(axes: Any, points: Sequence[Mapping[str, Any]], colour: str) -> None:
 def quality_and_cost(entries: Sequence[tuple[str, Mapping[str, Any]]], by: str, path: str) -> None:
     """A point a system, with its intervals on both axes; costs on a logarithmic one (cost.py). A system with scores is a line:
     the best of 1, 2, 4, ... n of its candidates."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
     figure = _figure(7.6)
     axes = figure.add_subplot()
     for place, (name, report) in enumerate(entries):
@@ -190,7 +192,7 @@ def quality_and_cost(entries: Sequence[tuple[str, Mapping[str, Any]]], by: str, 
             side: None if any(one["low"] is None for one in ones) else _bars(ones)
             for side, ones in (("xerr", [p[2] for p in points]), ("yerr", [p[1] for p in points]))
         }
-        axes.errorbar(
+        _, caps, lines = axes.errorbar(
             [spent["mean"] for _, _, spent in points],
             [worth["mean"] for _, worth, _ in points],
             **bars,
@@ -201,14 +203,19 @@ def quality_and_cost(entries: Sequence[tuple[str, Mapping[str, Any]]], by: str, 
             capsize=2,
             label=name + (" (cost estimated)" if report["cost"].get("estimated") else ""),
         )
+        for part in (*caps, *lines):
+            part.set_alpha(0.45)
         for k, worth, spent in points if len(points) > 1 else []:
             where = (spent["mean"], worth["mean"])
             axes.annotate(k, where, (5, -10), textcoords="offset points", fontsize=7, color=colour)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: amount(value)))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(costing.AXES[by])
     axes.set_ylabel("answers that pass (95 % interval)")
-    axes.grid(alpha=0.25, which="both")
-    axes.legend(fontsize=8, framealpha=0.8)
+    axes.grid(alpha=0.25)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=min(3, len(entries)))
     _save(figure, path)
 
 

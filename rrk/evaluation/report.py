@@ -330,9 +330,16 @@ def _cost(
     amounts = {name: amount.total()[here] for name, amount in each.items()}
     tasks = [_task(p) | {"cost": {name: float(a[i]) for name, a in amounts.items()}} for i, p in enumerate(judged)]
     least = min((len(p.passed) for p in judged), default=0)
-    curve = [k for k in ks if k <= least] if scored and least > 1 else []
+    # The best of fewer than n: what a smaller n would have been worth, and cost.
+    curve = [k for k in ks if k < least] if scored else []
     columns = {(None, name): a for name, a in amounts.items()}
     columns |= {(k, name): amount.best_of(k)[here] for k in curve for name, amount in each.items()}
+    for i, (p, task) in enumerate(zip(judged, tasks, strict=True)) if curve else []:
+        worth = estimators.best_of_ks(p.scores, p.passed, curve)
+        task["best_of_k"] = {
+            str(k): {"passes": float(passes), **{name: float(columns[k, name][i]) for name in each}}
+            for k, passes in zip(curve, worth, strict=True)
+        }
     drawn = statistics.resample(
         list(columns.values()), [p.language for p in judged], [p.cluster for p in judged], repeats=repeats, seed=seed
     )

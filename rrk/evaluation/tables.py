@@ -232,6 +232,10 @@ def quality_and_cost(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
 def quality_against_cost(ours: str, theirs: str, found: Mapping[str, Any]) -> str:
     """`13B beats 33B: .520 against .470 (difference .050 [.010, .090], p .012), at .33 [.30, .36] times its FLOPs an answer`."""
     paired, spent = found["quality"], found["cost"]
+    ours, theirs = (
+        f"{name}'s best of {k}" if k and k > 1 else f"{name}'s one sample" if k else name
+        for name, k in zip((ours, theirs), found.get("best_of", (None, None)), strict=True)
+    )
     p = None if paired["p"] is None else max(paired["p"], paired["p_sign_flip"])
     verb = "is level with" if p is None or p >= 0.05 else "beats" if paired["difference"] > 0 else "is worse than"
     difference = figure({**paired, "mean": paired["difference"]})

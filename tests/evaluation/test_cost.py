@@ -159,15 +159,29 @@ def test_the_best_of_fewer_costs_the_prompt_and_its_share_of_programs_and_rankin
     ]
     found = build(rows_of(n=4), Lineage(made))
     curve = {point["k"]: point for point in found["cost"]["best_of_k"]}
-    assert sorted(curve) == [1, 2, 4]
-    assert [curve[k]["tokens"]["mean"] for k in (1, 2, 4)] == pytest.approx([2_550, 5_050, 10_050])
+    assert sorted(curve) == [1, 2]
+    assert [curve[k]["tokens"]["mean"] for k in (1, 2)] == pytest.approx([2_550, 5_050])
     assert curve[1]["flops"]["mean"] == pytest.approx(2e9 * 2_550), "one candidate is not ranked"
     assert curve[2]["flops"]["mean"] == pytest.approx(2e9 * 5_050 + 2e6 * 1_020 * (68 + 34 * 2) / 204)
-    assert curve[4]["flops"]["mean"] == found["cost"]["answer"]["flops"]["mean"]
     assert curve[2]["cpu_seconds"]["mean"] == pytest.approx(80 / 4 / 2 + 2 * (68 + 34 * 2) / 204)
     lines = tables.quality_and_cost([("a", found)])[2]
     assert [line[3] for line in lines] == ["one sample", "best of 2", "best of n"]
     assert lines[0][4].startswith(tables.number(found["random"]["mean"]))
+
+
+def test_the_dearer_of_two_is_compared_at_the_others_cost_too():
+    """Four of 1e9 cost 2e9 x 450, two 2e9 x 250; one of 1.4e9 costs 2.8e9 x 150 = 2e9 x 210, one sample of ours 2e9 x 150."""
+    small, large = build(rows_of(1e9, n=4)), build(rows_of(1.4e9, n=4, scored=False))
+    assert cost.at_its_cost(small, large, "flops") == (1, None)
+    assert cost.at_its_cost(large, small, "flops") == (None, 1)
+    assert cost.at_its_cost(small, build(rows_of(2e9, n=4, scored=False)), "flops") == (2, None)
+    assert cost.at_its_cost(small, build(rows_of(0.1e9, n=4, scored=False)), "flops") is None
+    assert cost.at_its_cost(small, small, "flops") is None
+    found = cost.against(small, large, "flops", repeats=200, seed=0, ks=(2, None))
+    assert found["cost"]["ratio"] == pytest.approx(250 / 210)
+    point = next(point for point in small["best_of_k"] if point["k"] == 2)
+    assert found["quality"]["ours"] == pytest.approx(point["mean"])
+    assert tables.quality_against_cost("small", "large", found).startswith("small's best of 2 ")
 
 
 def test_a_system_without_scores_is_one_point():
