@@ -276,11 +276,11 @@ def _cost(
         raise UsageError("no judged candidates: every row has passed: null")
     by = cost.axis(entries, axis)
     against = []
+    first = entries[0][1]
     for name, found in entries[1:]:
-        pair = (entries[0][1], found, by)
-        against.append({"name": name, **cost.against(*pair, repeats=repeats, seed=seed)})
-        if ks := cost.at_its_cost(*pair):
-            against.append({"name": name, **cost.against(*pair, repeats=repeats, seed=seed, ks=ks)})
+        cut = cost.at_its_cost(first, found, by)
+        for ks in [(None, None), *([cut] if cut else [])]:
+            against.append({"name": name, **cost.against(first, found, by, repeats=repeats, seed=seed, ks=ks)})
     keys = ("problems", "samples", "n", "random", "ranked_pass@1", "oracle", "cost")
     systems = [{"name": name, **{k: found[k] for k in keys if k in found}} for name, found in entries]
     write({reports.KEY: reports.VERSION, "axis": by, "systems": systems, "against": against}, output, json)

@@ -332,7 +332,7 @@ def _cost(
     least = min((len(p.passed) for p in judged), default=0)
     # The best of fewer than n: what a smaller n would have been worth, and cost.
     curve = [k for k in ks if k < least] if scored else []
-    columns = {(None, name): a for name, a in amounts.items()}
+    columns: dict[tuple[int | None, str], Any] = {(None, name): a for name, a in amounts.items()}
     columns |= {(k, name): amount.best_of(k)[here] for k in curve for name, amount in each.items()}
     for i, (p, task) in enumerate(zip(judged, tasks, strict=True)) if curve else []:
         worth = estimators.best_of_ks(p.scores, p.passed, curve)
