@@ -47,3 +47,8 @@ def train_fusion(
             f"rrk train-fusion: {len(problems)} problems, {count} candidates, {len(model.names)} features",
             file=sys.stderr,
         )
+    if not model.tells_apart:
+        print(
+            "rrk train-fusion: no problem has both passing and failing candidates: all of a problem are scored alike",
+            file=sys.stderr,
+        )

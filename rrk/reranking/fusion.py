@@ -118,6 +118,11 @@ class Fusion:
             chosen = [self.members[fold(base, len(self.members), self.seed)]]
         return _sigmoid(np.mean([_predict(member, x) for member in chosen], axis=0)).tolist()
 
+    @property
+    def tells_apart(self) -> bool:
+        """Whether a training problem with both passing and failing candidates has said how to order them."""
+        return any(any(member["within"]) for member in self.members)
+
     def save(self, path: str | Path, figures: dict[str, Any] | None = None) -> None:
         record = {
             "format": FORMAT,
@@ -222,7 +227,7 @@ def _logistic(x: np.ndarray, target: np.ndarray, weight: np.ndarray, ridge: np.n
 
     ridge: the penalty of each weight, in units in which the column's mean square is 1. Where the step is too long it is halved.
     """
-    scale = np.sqrt((x**2 * weight[:, None]).sum(0) / weight.sum())
+    scale = np.sqrt((x**2 * weight[:, None]).sum(0) / (weight.sum() or 1.0))  # of no row at all the weights are 0
     scale[scale < 1e-12] = 1.0
     x, w = x / scale, np.zeros(x.shape[1])
 

@@ -57,6 +57,7 @@ def model() -> fusion.Fusion:
 
 
 def test_it_ranks_unseen_problems_better_than_any_single_evidence_does(model):
+    assert model.tells_apart
     fresh = [[{**row, "task_id": "new" + row["task_id"]} for row in rows] for rows in world(seed=1)]
     single = np.mean(
         [
@@ -108,6 +109,20 @@ def test_a_training_problem_is_scored_by_the_member_that_did_not_see_it(monkeypa
     assert abs(auc(model, noise) - 0.5) < 0.06
     memorised = fusion.Fusion(model.names, model.members, model.seed, [])  # forgets which problems it knew
     assert auc(memorised, noise) > auc(model, noise) + 0.05, "the test would not notice a leak"
+
+
+def test_where_no_problem_has_both_all_candidates_of_one_are_alike(tmp_path):
+    """A small run of a loop: its eight problems pass whole or fail whole. NaN went into the file, and could not be read."""
+    problems = world(count=8)
+    for p, own in enumerate(problems):
+        for row in own:
+            row["passed"] = p % 2 == 0
+    fitted = fusion.fit(problems, folds=2)
+    assert not fitted.tells_apart
+    fitted.save(tmp_path / "fusion.json")
+    scores = fusion.Fusion.load(tmp_path / "fusion.json").score(world(count=1, seed=3)[0])
+    assert np.isfinite(scores).all()
+    assert np.ptp(scores) < 1e-9
 
 
 def test_a_saved_model_gives_the_same_scores(model, tmp_path):
