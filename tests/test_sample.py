@@ -173,3 +173,94 @@ def test_tests_need_a_python_function(rrk, model):
     done = rrk("sample", "-m", str(model), "--for", "tests", input=lines([{"task_id": "a", "prompt": "x = 1"}]))
     assert done.returncode == 3
     assert "--for tests needs" in done.stderr.decode()
+
+
+def shown(value: str) -> dict:
+    """A problem whose every completion is a comment, behind `return x` or `return x + 1`, with an example that wants x."""
+    text = f'def f(x):\n    """\n    >>> f(1)\n    1\n    """\n    return {value}  #'
+    return {
+        "task_id": f"t/{value}",
+        "prompt": text,
+        "entry_point": "f",
+        "stop_tokens": ["\n"],
+        "tests": "assert secret",
+    }
+
+
+@pytest.mark.parametrize("way", ["--fast", "--exact"])
+def test_until_examples_draws_no_more_once_one_has_passed(rrk, model, tmp_path, way):
+    plain = {"task_id": "t/none", "prompt": "def g(x):\n    return x  #", "stop_tokens": ["\n"]}
+    rows = [shown("x + 1"), shown("x"), plain, shown("x - 1"), shown("+x")]
+    how = ["-n", "6", "--max-tokens", "8", "--seed", "3", way]
+    whole, _ = sample(rrk, model, *how, rows=rows)
+    out = tmp_path / "out.jsonl"
+    sample(rrk, model, *how, "--until-examples", "-o", str(out), rows=rows)
+    made = [json.loads(line) for line in out.read_text().splitlines()]
+    counts = {row["task_id"]: 0 for row in rows}
+    for row in made:
+        counts[row["task_id"]] += 1
+    assert counts == {"t/x + 1": 6, "t/x": 1, "t/none": 6, "t/x - 1": 6, "t/+x": 1}
+    by_id = {(row["task_id"], row["completion_id"]): row for row in whole}
+    for row in made:
+        assert row.pop("evidence")["passed"] == {"t/x": "1", "t/+x": "1", "t/none": ""}.get(row["task_id"], "0")
+        assert row.pop("until") == "examples"
+        same = by_id[row["task_id"], row["completion_id"]]
+        assert {**row, "logprob": 0, "prob": 0} == {**same, "logprob": 0, "prob": 0}
+    spent = json.loads((tmp_path / ".out.jsonl.rrk").read_text())["cost"]
+    assert spent["tokens_written"] == sum(row["tokens"] for row in made)
+    prompts = {row["task_id"]: row["prompt_tokens"] for row in made}
+    again = 0 if way == "--fast" else 3 * (prompts["t/x + 1"] + prompts["t/x - 1"])  # 1, 1, 2, 2: three more turns
+    assert spent["tokens_read"] == sum(prompts.values()) + again
+    assert "secret" not in out.read_text()
+
+
+def test_until_examples_asks_a_server_for_the_next_programs(rrk, serve):  # noqa: F811
+    """The third program is right: one is asked for, then one, then two; each time with another seed."""
+    bodies = []
+
+    def answer(number, body):
+        before = sum(other["n"] for other in bodies)
+        bodies.append(body)
+        return choices(body, text=" right" if before + body["n"] > 2 else "\nnot Python")
+
+    server = serve(answer)
+    problem = {**shown("x"), "stop_tokens": []}
+    how = ["-n", "8", "--engine", "openai", "--base-url", server.url, "--until-examples"]
+    rows, _ = sample(rrk, "name", *how, rows=[problem])
+    assert [body["n"] for body in bodies] == [1, 1, 2]
+    assert len({body["seed"] for body in bodies}) == 3
+    assert [row["completion_id"] for row in rows] == [0, 1, 2, 3]
+    assert [row["evidence"]["passed"] for row in rows] == ["0", "0", "1", "1"]
+
+
+def test_until_examples_says_what_it_cannot_do(rrk, model):
+    for more, said in (
+        (["--temperature", "0"], "the same program"),
+        (["--for", "tests"], "no tests"),
+    ):
+        done = rrk("sample", "-m", str(model), "--until-examples", *more, input=lines([shown("x")]))
+        assert done.returncode == 2
+        assert said in done.stderr.decode()
+    row = {**shown("x"), "language": "haskell"}
+    done = rrk("sample", "-m", str(model), "--until-examples", input=lines([row]))
+    assert done.returncode == 3
+    assert "[examples]" in done.stderr.decode()
+
+
+def test_eval_says_that_programs_drawn_until_one_passed_tell_no_pass_at_k(rrk, model, tmp_path):
+    out = tmp_path / "out.jsonl"
+    sample(
+        rrk,
+        model,
+        "-n",
+        "2",
+        "--max-tokens",
+        "8",
+        "--until-examples",
+        "-o",
+        str(out),
+        rows=[shown("x"), shown("x - 1")],
+    )
+    rows = [json.loads(line) | {"passed": True} for line in out.read_text().splitlines()]
+    done = rrk("eval", input=lines(rows))
+    assert "ranked pass@1 is what a user gets" in done.stdout.decode() + done.stderr.decode()

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from rrk import options
-from rrk.errors import UsageError
+from rrk.errors import Unjudged, UsageError
 
 AHEAD = 64  # problems that a worker of a cluster has in hand: rows are filled from all of them
 
@@ -36,6 +36,12 @@ def sample(
             "--for", metavar="programs|tests", help="tests: asserts for the function, for execute --evidence."
         ),
     ] = "programs",
+    until_examples: Annotated[
+        bool,
+        typer.Option(
+            "--until-examples", help="No more of a problem's n once one has passed the examples that its prompt shows."
+        ),
+    ] = False,
     chat: Annotated[
         bool, typer.Option("--chat", help="Ask an instruct model by its chat template; the program is taken out.")
     ] = False,
@@ -104,6 +110,11 @@ def sample(
     fenced block that defines the function, with the prompt's imports before it, `completion_kind: full`. The answer stays in
     `response`, and logprob, prob and tokens are the whole answer's. Base models want no --chat.
 
+    --until-examples runs each program in the sandbox on the examples in its prompt (as `rrk execute --examples`), while others
+    are drawn. A problem gets one, then as many again as it has, up to n, until one has passed: few where it is easy, n where it is
+    hard. Rows have `evidence`, and `rrk rerank --method examples` takes the one that passed. Of pass@1 and pass@k they tell
+    nothing, and `rrk eval` says so.
+
     --for tests asks for asserts as CodeT does (Python) and gives one row {task_id, samples} a problem.
 
     \b
@@ -112,6 +123,7 @@ def sample(
       rrk sample problems.jsonl -m runs/sft -n 1 --temperature 0 | rrk execute -p problems.jsonl
       rrk sample problems.jsonl -m Qwen/Qwen2.5-Coder-0.5B-Instruct --chat -n 1 --temperature 0 --max-tokens 512
       rrk sample problems.jsonl -m deepseek-coder --engine openai --base-url http://localhost:8000/v1 -j 32 -o out.jsonl
+      rrk sample problems.jsonl -m runs/sft -n 16 --until-examples | rrk rerank --method examples --ties logprob-mean --top 1
       rrk sample problems.jsonl -m runs/sft --engine ray --ray-address auto -o candidates.jsonl
       rrk sample problems.jsonl -m runs/sft --for tests -n 50 -o generated_tests.jsonl
     """
@@ -144,6 +156,9 @@ def sample(
     )
     if (system or instruction) and not chat:
         raise UsageError("--system and --instruction belong to --chat")
+    if until_examples and (order.tests or temperature == 0):
+        what = "draws programs, no tests" if order.tests else "draws again, and --temperature 0 gives the same program"
+        raise UsageError(f"--until-examples {what}")
     if chat and order.tests:
         raise UsageError("--for tests continues a text; leave --chat out")
 
@@ -165,6 +180,9 @@ def sample(
     else:
         raise UsageError("--engine is 'transformers', 'ray', or 'openai' (vLLM: run `vllm serve MODEL` and use openai)")
     work: Any
+    check = partial(tasks.validate, order=order)
+    if until_examples:
+        start, check = partial(_until, start, order), partial(_validate, order, _examples())
     if engine == "ray":
         gpus = 0 if device == "cpu" else num_gpus
         work = options.cluster("sample", partial(_Work, order, start), ray_address, quiet, gpus=gpus, ahead=AHEAD)
@@ -176,12 +194,19 @@ def sample(
         "sample",
         inputs or [],
         options.io(output, resume, limit, shard, quiet, json, force),
-        params={**vars(order), "engine": "transformers" if own else engine, **where},
+        params={
+            **vars(order),
+            "engine": "transformers" if own else engine,
+            **where,
+            **({"until": "examples"} if until_examples else {}),
+        },
         work=work,
-        validate=partial(tasks.validate, order=order),
+        validate=check,
     )
     for note in getattr(work, "notes", ()):
         say(note)
+    if lacking := getattr(work, "figures", {}).get("without evidence"):
+        raise Unjudged(f"{lacking} programs could not be run on examples; see 'evidence.error'")
 
 
 def _engine(order, device: str, dtype: str, rows: int | None, exact: bool | None, fit_threads: bool, say):
@@ -194,6 +219,30 @@ def _engine(order, device: str, dtype: str, rows: int | None, exact: bool | None
     if fit_threads:
         threads.fit(engine.model)
     return engine
+
+
+def _examples():
+    """Runs programs on the examples in prompts, beside the drawing."""
+    import os
+
+    from rrk.sandbox.live import Live
+
+    return Live(jobs=max(1, min(8, len(os.sched_getaffinity(0)) // 2)))
+
+
+def _until(start, order, **how):
+    """The engine that `start` makes, which draws no more than the examples want."""
+    from rrk.generation.until import Until
+
+    return Until(start(**how), _examples(), order)
+
+
+def _validate(order, examples, row) -> None:
+    from rrk import rows
+    from rrk.generation import tasks
+
+    tasks.validate(row, order)
+    examples.check(rows.problem(row, tests=False))
 
 
 class _Work:

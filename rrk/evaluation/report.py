@@ -76,6 +76,7 @@ class Samples:
         self.statuses: Counter[str] = Counter()
         self.repeated = 0  # rows seen before: a file given twice
         self.cost: Counter[str] = Counter()
+        self.until = False  # whether programs were drawn until one passed its examples
         self._keep = keep
         self._scored: dict[bool, bool] = {}
         self._seen: dict[int, str] = {}  # the file in which a candidate was met first
@@ -91,6 +92,7 @@ class Samples:
         problem = group.setdefault((language, task), Judged(task, language))
         self.statuses[str(row.get("status") or {True: "OK", False: "Failed", None: "Unjudged"}[verdict])] += 1
         self._add_cost(row)
+        self.until |= "until" in row
         problem.drawn.setdefault(str(row.get("model") or ""), costing.Drawn()).add(row)
         self._notice_repeats(row, language, task)
         if verdict is None:
@@ -195,6 +197,7 @@ def build(
         "unjudged": sum(p.unjudged for p in everything),
         "unjudged_problems": sum(not p.passed for p in everything),
         "repeated": samples.repeated,
+        **({"until": True} if samples.until else {}),
         "languages": {name: section(name) for name in languages} if len(languages) > 1 else {},
         "language": languages[0] if len(languages) == 1 else None,
         "seen": contamination.seen((p.cluster for p in [*problems, *greedy]), lineage.models if lineage else {}),

@@ -267,6 +267,11 @@ def remarks(found: Mapping[str, Any]) -> list[str]:
     least, most = found["n"]
     if least < most:
         said.append(f"problems have {least} to {most} judged candidates; figures for k over {least} are left out")
+    if found.get("until"):
+        said.append(
+            "programs were drawn until one passed its examples: pass@1, pass@k and what hangs on them are not those of n samples; "
+            "ranked pass@1 is what a user gets"
+        )
     if found["unjudged"]:
         tail = f" ({found['unjudged_problems']} problems have nothing else)" if found["unjudged_problems"] else ""
         said.append(f"{found['unjudged']} samples could not be judged and are in no figure{tail}")

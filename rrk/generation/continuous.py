@@ -6,12 +6,13 @@ A prompt is read once, and its keys and values are copied into the rows of its p
 order in which they came; one that waits for a long program holds up at most AHEAD batches of programs behind it, so that
 memory does not grow with the file. Nor does it with a long prompt: there is memory for PROMPT tokens before every row, and
 while longer ones are in hand fewer are drawn at a time. `ready()` is false where the next problem would have to be waited
-for: meanwhile the rows in hand go on.
+for: meanwhile the rows in hand go on. With ordered=False problems leave as they are done, and prompts are kept, for who looks
+at a program before asking for the next of the same problem (until.py).
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,6 +25,7 @@ from rrk.generation.slots import Slots
 
 AHEAD = 8  # batches of programs that are in hand, or drawn and waiting for an earlier problem
 PROMPT = 256  # tokens of a prompt for which there is memory in every row
+KEPT = 1 << 30  # bytes of prompts that are kept for programs that may still be asked for
 TOGETHER = 8  # prompts are read for so many parts of the rows ahead: several cost less than one at a time
 
 
@@ -50,8 +52,10 @@ def _width(problem: Problem) -> int:
 class Continuous:
     """One run over many problems. Raises RrkError where there is not memory for one program."""
 
-    def __init__(self, sampler, rows: int):
+    def __init__(self, sampler, rows: int, ordered: bool = True):
         self.sampler, self.rows = sampler, rows
+        self._ordered = ordered
+        self._kept: OrderedDict[tuple[int, ...], Prompt] = OrderedDict()  # by their tokens, the last used at the end
         self.slots = Slots(sampler.model)
         self._running: list[Row] = []  # in the order in which they began
         self._todo: deque[tuple[Problem, int]] = deque()
@@ -59,7 +63,7 @@ class Continuous:
         self._waiting: deque[Problem] = deque()
 
     def __call__(self, problems: Iterator[Problem], ready: Callable[[], bool]) -> Iterator[Problem]:
-        """Draw all; problems in their order, as soon as they and those before them are done."""
+        """Draw all; problems in their order, as soon as they and those before them are done, unless ordered=False."""
         more = True
         while more or self._waiting:
             more = more and self._take(problems, ready)
@@ -72,6 +76,9 @@ class Continuous:
                 self._start_over()
             while self._waiting and self._waiting[0].done:
                 yield self._waiting.popleft()
+            for problem in [] if self._ordered else [problem for problem in self._waiting if problem.done]:
+                self._waiting.remove(problem)
+                yield problem
 
     def _take(self, problems: Iterator[Problem], ready: Callable[[], bool]) -> bool:
         """Take problems for the free rows and a few more; False when there are no more."""
@@ -133,8 +140,24 @@ class Continuous:
         for problem, _ in self._todo:
             if problem in counts:
                 counts[problem] += 1
-        for problem, prompt in zip(fresh, self.slots.read([p.head for p in fresh]), strict=True):
-            self._read[problem] = (prompt, counts[problem])
+        known = {p: kept for p in fresh if (kept := self._kept.get(tuple(p.head))) is not None}
+        unread = [p for p in fresh if p not in known]
+        known |= zip(unread, self.slots.read([p.head for p in unread]) if unread else [], strict=True)
+        for problem in fresh:
+            self._read[problem] = (known[problem], counts[problem])
+        if not self._ordered:
+            self._keep({tuple(problem.head): known[problem] for problem in fresh})
+            self.sampler.count_read(unread)
+
+    def _keep(self, prompts: dict[tuple[int, ...], Prompt]) -> None:
+        """These were used last; those that were used longest ago go where they are too many."""
+        self._kept |= prompts
+        for head in prompts:
+            self._kept.move_to_end(head)
+        size = sum(prompt.keys.nbytes + prompt.values.nbytes for prompt in self._kept.values())
+        while size > KEPT and len(self._kept) > 1:
+            _, gone = self._kept.popitem(last=False)
+            size -= gone.keys.nbytes + gone.values.nbytes
 
     @torch.no_grad()
     def _step(self) -> None:
@@ -161,4 +184,5 @@ class Continuous:
         """All rows go back to the front of the line. Their own random streams give the same programs again."""
         self._todo.extendleft((row.problem, row.number) for row in reversed(self._running))
         self._running, self._read = [], {}
+        self._kept.clear()
         self.slots.forget()

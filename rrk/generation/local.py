@@ -54,10 +54,16 @@ class Engine:
         self._sampler.ended = ended
 
     @property
+    def reread(self) -> int:
+        """Tokens of prompts that were read another time."""
+        return self._sampler.reread
+
+    @property
     def cost(self) -> dict[str, Any]:
         return memory.cost(self.model)
 
     def __call__(self, tasks: Tasks) -> Iterator[tuple[Task, list[Sample]]]:
         asked = (replace(task, ids=tuple(chat.render(self._sampler.tokenizer, [*task.messages]))) for task in tasks)
-        for task, group in self._sampler.stream(asked if self._chat else tasks, tasks.ready):
+        given = asked if self._chat else tasks
+        for task, group in self._sampler.stream(given, tasks.ready, ordered=not tasks.any_order):
             yield task, [Sample.of(c.text, c.logprobs, c.finish, len(c.prompt)) for c in group]

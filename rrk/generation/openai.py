@@ -47,9 +47,9 @@ class Engine:
     def _sample(self, task: Task) -> list[Sample]:
         order = self._order
         made: list[Sample] = []
-        while len(made) < order.samples:
+        while len(made) < len(task.seeds):
             # Servers that cap n, or know no n, give fewer than asked for: ask for the rest, with another seed.
-            want = order.samples - len(made)
+            want = len(task.seeds) - len(made)
             body: dict[str, Any] = {
                 "model": order.model,
                 **({"messages": [*task.messages]} if order.chat else {"prompt": task.prompt}),
@@ -59,7 +59,7 @@ class Engine:
                 **({"top_k": order.top_k} if order.top_k else {}),
                 "max_tokens": order.max_tokens,
                 **({"logprobs": True if order.chat else 0} if self._logprobs else {}),
-                "seed": seeds.derive(order.seed, task.task_id, len(made)) % (1 << 31),
+                "seed": seeds.derive(order.seed, task.task_id, task.first + len(made)) % (1 << 31),
             }
             if task.stop:
                 body["stop"] = list(task.stop)

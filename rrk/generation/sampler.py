@@ -71,6 +71,8 @@ class Sampler:
         self.bf16, self.notice = bf16, notice
         # Hears how many programs have ended, where rows go on without them.
         self.ended: Callable[[int], None] = lambda count: None
+        self.reread = 0  # tokens of prompts that were read another time (ordered=False)
+        self._seen: set[tuple[int, ...]] = set()
         self.device = next(model.parameters()).device
         self.eos = eos_ids(model, tokenizer)
         self.longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 60
@@ -91,16 +93,20 @@ class Sampler:
         return [group for _, group in self.stream(asks, at_once=max(len(asks), 1))]
 
     def stream(
-        self, asks: Iterable[A], ready: Callable[[], bool] = lambda: True, at_once: int | None = None
+        self,
+        asks: Iterable[A],
+        ready: Callable[[], bool] = lambda: True,
+        at_once: int | None = None,
+        ordered: bool = True,
     ) -> Iterator[tuple[A, list[Completion]]]:
         """(what was asked, its completions), in order. `ready()` is false where the next would have to be waited for.
 
-        `at_once`: problems that are drawn together if results are exact (default: as many as fit). RrkError (as above) comes
+        `ordered=False`: as they are done, and prompts are kept for another ask of the same (`reread`: of what was not). `at_once`: problems that are drawn together if results are exact (default: as many as fit). RrkError (as above) comes
         after what was asked before is drawn.
         """
         source = _Source(asks, self._problem)
         with self._autocast():
-            for problem in self._drawn(source, ready, at_once):
+            for problem in self._drawn(source, ready, at_once, ordered):
                 yield problem.asked, problem.drawn  # type: ignore[misc]
         if source.error:
             raise source.error
@@ -163,12 +169,20 @@ class Sampler:
 
     # ---- the two ways --------------------------------------------------------------------------------------------
 
-    def _drawn(self, source: _Source, ready: Callable[[], bool], at_once: int | None) -> Iterator[Problem]:
+    def count_read(self, problems: Iterable[Problem]) -> None:
+        """The prompts of these were read just now."""
+        for head in (tuple(problem.head) for problem in problems):
+            self.reread += len(head) if head in self._seen else 0
+            self._seen.add(head)
+
+    def _drawn(
+        self, source: _Source, ready: Callable[[], bool], at_once: int | None, ordered: bool
+    ) -> Iterator[Problem]:
         first = next(source, None)
         if first is None:
             return
         if self.is_continuous():
-            yield from Continuous(self, self.rows)(chain([first], source), ready)
+            yield from Continuous(self, self.rows, ordered)(chain([first], source), ready)
             return
         fit = max(1, self.batches.rows // max(1, len(first.drawn)))
         most = at_once or (2 * fit if self.batches.mixes() else 1)
@@ -177,6 +191,8 @@ class Sampler:
             while len(batch) < most and ready() and (more := next(source, None)) is not None:
                 batch.append(more)
             self.batches(batch)
+            if not ordered:
+                self.count_read(batch)
             yield from batch
             batch = [more] if (more := next(source, None)) is not None else []
 

@@ -72,6 +72,7 @@ class Task:
     seeds: tuple[int, ...]
     messages: tuple[dict[str, str], ...] = ()  # instead of the prompt, where a chat model is asked
     ids: tuple[int, ...] | None = None  # the same as tokens, once an engine has made them
+    first: int = 0  # the number of its first program; `seeds` are those of the programs from there on
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class Sample:
     finish: str
     prompt_tokens: int | None = None  # of the prompt, which is read once for all programs of a problem
     prob: float | None = None  # the sum over its tokens of each one's probability
+    evidence: dict[str, Any] | None = None  # what running it on its prompt's examples has shown (until.py)
 
     @classmethod
     def of(cls, text: str, logprobs: Sequence[float], finish: str, prompt_tokens: int | None = None) -> Sample:
@@ -93,7 +95,10 @@ class Sample:
 
 
 class Engine(Protocol):
-    """Draws programs; may read ahead (`tasks.ready()` is true when next() does not wait)."""
+    """Draws programs, one for each of a task's seeds; may read ahead (`tasks.ready()` is true when next() does not wait).
+
+    Tasks leave in their order; where `tasks.any_order` is true they may leave as they are done.
+    """
 
     about: dict[str, str]  # what the summary says of it
     cost: dict[str, Any]  # of its model (rrk/costs.py); tokens are counted here
@@ -144,7 +149,7 @@ def output_rows(task: Task, drawn: list[Sample], order: Order, parameters: int |
     if order.tests:
         return [{**head, **extra, "samples": [sample.text for sample in drawn], **how}]
     made = []
-    for i, sample in enumerate(drawn):
+    for i, sample in enumerate(drawn, task.first):
         own = {"completion_id": i, "completion": sample.text, **how}
         if order.chat:
             own |= chat.candidate(sample.text, rows.problem(task.row, tests=False))
@@ -153,12 +158,15 @@ def output_rows(task: Task, drawn: list[Sample], order: Order, parameters: int |
         # What an answer cost can be told from rows alone, whatever pipes they went through.
         own |= {"prompt_tokens": sample.prompt_tokens} if sample.prompt_tokens is not None else {}
         own |= {"parameters": parameters} if parameters is not None else {}
+        own |= {"evidence": sample.evidence, "until": "examples"} if sample.evidence is not None else {}
         made.append({**head, **own, **{key: value for key, value in extra.items() if key not in own}})
     return made
 
 
 class Tasks:
     """An iterator of tasks over a stage's items."""
+
+    any_order = False
 
     def __init__(self, items, order: Order):
         self._items, self._order = items, order
@@ -196,7 +204,7 @@ class Work:
             **{f"ended by {k}": v for k, v in sorted(self._finished.items())},
             "cost": {
                 **(self._engine.cost if self._engine else {}),
-                "tokens_read": self._read,
+                "tokens_read": self._read + getattr(self._engine, "reread", 0),
                 "tokens_written": self._tokens,
             },
         }

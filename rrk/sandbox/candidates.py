@@ -172,6 +172,14 @@ class Evidence:
             return replace(job, entry_point=self._entry_point(row), tests=""), self.tests(row)
         return replace(job, tests=self._program(row, job.language)), None
 
+    def shows(self, row: dict[str, Any]) -> bool:
+        """Whether a candidate's prompt has an example."""
+        problem = self._problems.problem(row)
+        if problem.language == "py":
+            return bool(self._of_prompt(row))
+        form = toolchains.load(problem.language, self._sandboxes).examples
+        return form is not None and self._program(row, problem.language) != form.head + form.tail
+
     def found(self, row: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
         """A row's field `evidence`: `passed` and `outputs`, a test each, perhaps `shown` and `error`."""
         if self._problems.problem(row).language == "py":

@@ -1,0 +1,118 @@
+"""Programs run on the examples that their prompts show, while the caller does something else.
+
+    with Live(jobs=2) as examples:
+        examples.submit("a", row)               # a candidate row; returns at once
+        examples.results(wait=True)             # [("a", evidence)]: what is done; evidence as `execute --examples` writes it
+
+A judge is one thread's; this one is a thread of its own, which starts with the first program.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from rrk.rows import Problem
+from rrk.sandbox.candidates import Evidence, Problems
+from rrk.sandbox.judge.judge import Judge
+
+_END = None
+
+
+class Live:
+    """`settings` are the Judge's; `each_s`: CPU seconds an example of Python. Problems are what their candidates' rows say."""
+
+    def __init__(self, each_s: float = 1.0, sandboxes: Sequence[str] = (), **settings: Any):
+        self._each_s, self._settings = each_s, {**settings, "sandboxes": sandboxes}
+        self._evidence = Evidence((), Problems([], hidden=False), shown=True, sandboxes=sandboxes)
+        self._asked: queue.SimpleQueue[tuple[Any, dict[str, Any]] | None] = queue.SimpleQueue()
+        self._found: queue.SimpleQueue[tuple[Any, dict[str, Any]] | BaseException] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Live:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def check(self, problem: Problem) -> None:
+        """RowError where its programs cannot be run on examples."""
+        self._evidence.job(_row(problem))
+
+    def shows(self, row: dict[str, Any]) -> bool:
+        """Whether a candidate's prompt has an example."""
+        return self._evidence.shows(row)
+
+    def submit(self, key: Any, row: dict[str, Any]) -> None:
+        """Run a candidate's program; RowError where it fits no problem."""
+        self._evidence.job(row)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="rrk examples", daemon=True)
+            self._thread.start()
+        self._asked.put((key, row))
+
+    def results(self, wait: bool) -> list[tuple[Any, dict[str, Any]]]:
+        """What has become known since; with `wait` at least one of those that were submitted. RrkError where no worker can be had."""
+        made: list[tuple[Any, dict[str, Any]]] = []
+        while True:
+            try:
+                found = self._found.get(block=wait and not made)
+            except queue.Empty:
+                return made
+            if isinstance(found, BaseException):
+                raise found
+            made.append(found)
+
+    def close(self) -> None:
+        """End the workers; what still runs is given up."""
+        if self._thread is not None:
+            self._asked.put(_END)
+            self._thread.join()
+            self._thread = None
+
+    def _work(self) -> None:
+        taken: deque[tuple[Any, dict[str, Any]]] = deque()
+        asked, evidence = self._asked, self._evidence
+
+        class Jobs:
+            """Ends at _END, and forgets what is still in hand then."""
+
+            def ready(self) -> bool:
+                return not asked.empty()
+
+            def __iter__(self):
+                return self
+
+            def __next__(self):
+                entry = asked.get()
+                if entry is _END:
+                    raise _Closed
+                taken.append(entry)
+                return evidence.job(entry[1])
+
+        try:
+            with Judge(**self._settings) as judge:
+                for verdict in judge.evidence(Jobs(), self._each_s):
+                    key, row = taken.popleft()
+                    self._found.put((key, evidence.found(row, verdict)))
+        except _Closed:
+            pass
+        except BaseException as error:
+            self._found.put(error)
+
+
+class _Closed(Exception):
+    """Nothing more is wanted."""
+
+
+def _row(problem: Problem) -> dict[str, Any]:
+    return {
+        "task_id": problem.task_id,
+        "language": problem.language,
+        "prompt": problem.prompt,
+        "entry_point": problem.entry_point,
+        "completion": "",
+    }
