@@ -262,5 +262,7 @@ def test_eval_says_that_programs_drawn_until_one_passed_tell_no_pass_at_k(rrk, m
         rows=[shown("x"), shown("x - 1")],
     )
     rows = [json.loads(line) | {"passed": True} for line in out.read_text().splitlines()]
-    done = rrk("eval", input=lines(rows))
-    assert "ranked pass@1 is what a user gets" in done.stdout.decode() + done.stderr.decode()
+    for verb in ("eval", "compare"):
+        done = rrk(verb, input=lines(rows))
+        assert done.returncode == 0
+        assert "is what a user gets" in done.stdout.decode() + done.stderr.decode()

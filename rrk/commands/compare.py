@@ -57,7 +57,7 @@ def compare(
 
     from rrk import jsonl, terminal
     from rrk.evaluation import compare as comparing
-    from rrk.evaluation import contamination, formats, ledger, plots
+    from rrk.evaluation import contamination, formats, ledger, plots, tables
     from rrk.items import Unsorted
     from rrk.reranking import choices
 
@@ -109,6 +109,8 @@ def compare(
     contamination.refuse(seen, allow_seen)
     for remark in contamination.remarks(seen):
         say(remark)
+    if any("until" in row for problem in problems for row in problem):
+        say(f"{tables.UNTIL}: random and oracle are not those of n samples; what a method chooses is what a user gets")
     values = choices.values(problems, ties or None, seed, say)
     if taken := values.keys() & chosen.keys():
         raise UsageError(f"{min(taken)}=FILE: a method is called so; give another name")

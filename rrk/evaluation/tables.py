@@ -35,6 +35,9 @@ def p_value(p: float | None) -> str:
     return "-" if p is None else "<.001" if p < 0.001 else number(p)
 
 
+UNTIL = "programs were drawn until one passed its examples"  # sample --until-examples
+
+
 def with_bca(found: Any) -> Any:
     """The same report with BCa intervals where percentiles stood."""
     if isinstance(found, dict):
@@ -269,8 +272,7 @@ def remarks(found: Mapping[str, Any]) -> list[str]:
         said.append(f"problems have {least} to {most} judged candidates; figures for k over {least} are left out")
     if found.get("until"):
         said.append(
-            "programs were drawn until one passed its examples: pass@1, pass@k and what hangs on them are not those of n samples; "
-            "ranked pass@1 is what a user gets"
+            f"{UNTIL}: pass@1, pass@k and the oracle are not those of n samples; ranked pass@1 is what a user gets"
         )
     if found["unjudged"]:
         tail = f" ({found['unjudged_problems']} problems have nothing else)" if found["unjudged_problems"] else ""
