@@ -39,6 +39,7 @@ class Engine:
         self._notice, self._logprobs = notice, True  # asked for, until the server says that it has none
 
     def __call__(self, tasks: Tasks) -> Iterator[tuple[Task, list[Sample]]]:
+        self._client.closed = False
         try:
             yield from side_by_side(tasks, self._sample, self._jobs)
         finally:

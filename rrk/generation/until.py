@@ -73,10 +73,11 @@ class Until:
     def __call__(self, tasks: Tasks) -> Iterator[tuple[Task, list[Sample]]]:
         parts = _Parts(tasks, self._examples, self._order, self._ended)
         try:
-            for part, drawn in self._engine(parts):  # type: ignore[arg-type]
-                parts.take(part, drawn)
+            while not parts.over:
+                for part, drawn in self._engine(parts):  # type: ignore[arg-type]
+                    parts.take(part, drawn)
+                    yield from parts.finished()
                 yield from parts.finished()
-            yield from parts.finished()
             self.without = parts.without
         finally:
             self._examples.close()
@@ -102,16 +103,23 @@ class _Parts:
     def __iter__(self) -> _Parts:
         return self
 
+    @property
+    def over(self) -> bool:
+        return self._ended and not self._in_hand
+
     def __next__(self) -> Task:
-        """Waits for what the examples say, if need be; the end comes when nothing is drawn or run any more."""
+        """Waits for what the examples say, if need be. Ends where nothing is drawn or run any more and what is done has to leave
+        before the next problem is waited for: whoever sends it may wait for that."""
         self._look(wait=False)
         while not self._next:
-            if not self._ended and not (self._running and (self._full() or not self._tasks.ready())):
+            if not self._ended and not self._full() and self._tasks.ready():
                 self._begin()
             elif self._running:
                 self._look(wait=True)
-            else:
+            elif self._ended or self._in_hand:
                 raise StopIteration
+            else:
+                self._begin()
         problem, part = self._next.popleft()
         self._drawing.setdefault(_key(part), []).append(problem)
         return part

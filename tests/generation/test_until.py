@@ -144,6 +144,31 @@ def test_programs_are_those_of_an_ordinary_run():
         ]
 
 
+@pytest.mark.parametrize("late", [0, 3])
+def test_what_is_done_leaves_before_more_input_is_waited_for(late):
+    """As from a pipe whose other end waits for the answer to its first problem, or from a cluster's driver."""
+    out, rows = [], rows_of(NEEDS)
+
+    class Fed:
+        def __init__(self):
+            self.given = 0
+
+        def __next__(self):
+            assert len(out) == self.given
+            if self.given == len(rows):
+                raise StopIteration
+            self.given += 1
+            return rows[self.given - 1]
+
+        def ready(self):
+            return False
+
+    until = Until(Drawing(), Examples(NEEDS, late), ORDER)
+    for _, drawn in until(Tasks(Fed(), ORDER)):
+        out.append(len(drawn))
+    assert out == list(COUNTS.values())
+
+
 def test_many_problems_are_drawn_beside_each_other():
     _, engine, _ = draw({f"t{n}": 3 for n in range(20)}, width=16, late=1)
     assert engine.most == 16
