@@ -50,11 +50,13 @@ class Until:
     def __init__(self, engine: Engine, examples: Examples, order: Order):
         self._engine, self._examples, self._order = engine, examples, order
         self.without = 0  # programs of which no evidence could be had
+        self.passed = 0  # problems with a program that passed its examples
         self._ended: Callable[[int], None] = lambda count: None
 
     @property
     def about(self) -> dict[str, Any]:
-        return {**self._engine.about, **({"without evidence": self.without} if self.without else {})}
+        lacking = {"without evidence": self.without} if self.without else {}
+        return {**self._engine.about, "problems whose examples passed": self.passed, **lacking}
 
     @property
     def cost(self) -> dict[str, Any]:
@@ -78,7 +80,7 @@ class Until:
                     parts.take(part, drawn)
                     yield from parts.finished()
                 yield from parts.finished()
-            self.without = parts.without
+            self.without, self.passed = parts.without, parts.passed
         finally:
             self._examples.close()
 
@@ -96,7 +98,7 @@ class _Parts:
         self._drawing: dict[tuple[Any, ...], list[_Problem]] = {}
         self._running = 0  # programs that are with the examples
         self._ended = False
-        self.without = 0
+        self.without = self.passed = 0
 
     # ---- the engine's side ---------------------------------------------------------------------------------------
 
@@ -176,7 +178,8 @@ class _Parts:
             if problem.looked_at < len(problem.drawn):
                 continue
             passed = problem.shows and any(_passes(sample.evidence or {}) for sample in problem.drawn)
-            problem.done = bool(passed) or len(problem.drawn) >= len(problem.task.seeds)
+            self.passed += passed
+            problem.done = passed or len(problem.drawn) >= len(problem.task.seeds)
             if problem.done:
                 self._spared(len(problem.task.seeds) - len(problem.drawn))
             else:

@@ -130,6 +130,7 @@ def test_a_problem_gets_as_many_again_until_one_passes(width, late, slow):
     parts = [(first, count) for name, first, count in engine.parts if name == "never"]
     assert parts == [(0, 1), (1, 1), (2, 2), (4, 4)]
     assert ("no-example", 0, 8) in engine.parts, "there is nothing to wait for"
+    assert work.figures["problems whose examples passed"] == 5
     assert work.figures["tokens"] == 3 * sum(COUNTS.values())
     assert work.figures["cost"]["tokens_read"] == 7 * len(NEEDS)
 
