@@ -33,7 +33,6 @@ NOT_RUN = {
 }
 # Blocks of output alone, by their first words.
 NOT_COMPARED = {
-    "320 problems, 2560": "the 2,560 samples of a model of others are not part of the project",
     "round  ": "what `make iterate` prints after eight minutes, to the last bit only on the machine that it was run on",
 }
 # Blocks with such a command are left to `make test-all`.
