@@ -234,7 +234,13 @@ def _until(start, order, **how):
     """The engine that `start` makes, which draws no more than the examples want."""
     from rrk.generation.until import Until
 
-    return Until(start(**how), _examples(), order)
+    examples = _examples()
+    try:
+        examples.try_out()
+        return Until(start(**how), examples, order)
+    except BaseException:
+        examples.close()
+        raise
 
 
 def _validate(order, examples, row) -> None:

@@ -101,7 +101,8 @@ class Sampler:
     ) -> Iterator[tuple[A, list[Completion]]]:
         """(what was asked, its completions), in order. `ready()` is false where the next would have to be waited for.
 
-        `ordered=False`: as they are done, and prompts are kept for another ask of the same (`reread`: of what was not). `at_once`: problems that are drawn together if results are exact (default: as many as fit). RrkError (as above) comes
+        `at_once`: problems that are drawn together if results are exact (default: as many as fit). `ordered=False`: as they are
+        done, and prompts are kept for another ask of the same (`reread` counts those that were not). RrkError (as above) comes
         after what was asked before is drawn.
         """
         source = _Source(asks, self._problem)

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from rrk.errors import RrkError
 from rrk.rows import Problem
 from rrk.sandbox.candidates import Evidence, Problems
 from rrk.sandbox.judge.judge import Judge
@@ -41,6 +42,19 @@ class Live:
     def check(self, problem: Problem) -> None:
         """RowError where its programs cannot be run on examples."""
         self._evidence.job(_row(problem))
+
+    def try_out(self) -> None:
+        """RrkError where no program can be run here, before anybody has waited for a model."""
+        shown = {
+            "task_id": "",
+            "language": "py",
+            "entry_point": "f",
+            "prompt": 'def f(x):\n    """\n    >>> f(1)\n    1\n    """\n',
+        }
+        self.submit(None, {**shown, "completion": "    return x\n"})
+        [(_, found)] = self.results(wait=True)
+        if found["passed"] != "1":
+            raise RrkError(f"a program that is right fails its example here: {found.get('error') or found}")
 
     def shows(self, row: dict[str, Any]) -> bool:
         """Whether a candidate's prompt has an example."""

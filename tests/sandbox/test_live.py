@@ -57,6 +57,10 @@ def test_what_the_judge_cannot_do_is_raised_where_results_are_asked_for():
     def broken(**how):
         raise RrkError("no worker here")
 
+    with Live(jobs=1) as examples:
+        examples.try_out()
+    with Live(jobs=1, worker=broken) as examples, pytest.raises(RrkError, match="no worker here"):
+        examples.try_out()
     with Live(jobs=1, worker=broken) as examples:
         examples.submit("a", row("    return x + 1\n"))
         with pytest.raises(RrkError, match="no worker here"):
