@@ -333,8 +333,9 @@ def _cost(
     amounts = {name: amount.total()[here] for name, amount in each.items()}
     tasks = [_task(p) | {"cost": {name: float(a[i]) for name, a in amounts.items()}} for i, p in enumerate(judged)]
     least = min((len(p.passed) for p in judged), default=0)
-    # The best of fewer than n: what a smaller n would have been worth, and cost.
-    curve = [k for k in ks if k < least] if scored else []
+    # The best of fewer than n: what a smaller n would have been worth, and cost. Of the K best (--top) nothing can tell it.
+    picked = any(s["stage"] == "rerank" and s["params"].get("top") for s in lineage.stages) if lineage else False
+    curve = [k for k in ks if k < least] if scored and not picked else []
     columns: dict[tuple[int | None, str], Any] = {(None, name): a for name, a in amounts.items()}
     columns |= {(k, name): amount.best_of(k)[here] for k in curve for name, amount in each.items()}
     for i, (p, task) in enumerate(zip(judged, tasks, strict=True)) if curve else []:

@@ -164,6 +164,8 @@ def test_the_best_of_fewer_costs_the_prompt_and_its_share_of_programs_and_rankin
     assert curve[1]["flops"]["mean"] == pytest.approx(2e9 * 2_550), "one candidate is not ranked"
     assert curve[2]["flops"]["mean"] == pytest.approx(2e9 * 5_050 + 2e6 * 1_020 * (68 + 34 * 2) / 204)
     assert curve[2]["cpu_seconds"]["mean"] == pytest.approx(80 / 4 / 2 + 2 * (68 + 34 * 2) / 204)
+    made[0]["params"] = {"top": 4}
+    assert build(rows_of(n=4), Lineage(made))["cost"]["best_of_k"] == [], "the best four of more are no four draws"
     lines = tables.quality_and_cost([("a", found)])[2]
     assert [line[3] for line in lines] == ["one sample", "best of 2", "best of n"]
     assert lines[0][4].startswith(tables.number(found["random"]["mean"]))
