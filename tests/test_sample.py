@@ -245,6 +245,7 @@ def test_until_examples_says_what_it_cannot_do(rrk, model):
     done = rrk("sample", "-m", str(model), "--until-examples", input=lines([row]))
     assert done.returncode == 3
     assert "[examples]" in done.stderr.decode()
+    assert "<stdin>:1:" in done.stderr.decode()
 
 
 def test_eval_says_that_programs_drawn_until_one_passed_tell_no_pass_at_k(rrk, model, tmp_path):

@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from rrk import jsonl, rows
 from rrk.errors import RrkError
-from rrk.rows import Problem
 from rrk.sandbox.candidates import Evidence, Problems
 from rrk.sandbox.judge.judge import Judge
 
@@ -29,7 +29,7 @@ class Live:
     def __init__(self, each_s: float = 1.0, sandboxes: Sequence[str] = (), **settings: Any):
         self._each_s, self._settings = each_s, {**settings, "sandboxes": sandboxes}
         self._evidence = Evidence((), Problems([], hidden=False), shown=True, sandboxes=sandboxes)
-        self._asked: queue.SimpleQueue[tuple[Any, dict[str, Any]] | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[tuple[Any, dict[str, Any], Any] | None] = queue.SimpleQueue()
         self._found: queue.SimpleQueue[tuple[Any, dict[str, Any]] | BaseException] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -39,9 +39,9 @@ class Live:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def check(self, problem: Problem) -> None:
-        """RowError where its programs cannot be run on examples."""
-        self._evidence.job(_row(problem))
+    def check(self, row: dict[str, Any]) -> None:
+        """RowError for a Problem row whose programs cannot be run on examples."""
+        self._evidence.job(jsonl.Row({**row, "completion": ""}, rows.where(row)))
 
     def try_out(self) -> None:
         """RrkError where no program can be run here, before anybody has waited for a model."""
@@ -62,11 +62,11 @@ class Live:
 
     def submit(self, key: Any, row: dict[str, Any]) -> None:
         """Run a candidate's program; RowError where it fits no problem."""
-        self._evidence.job(row)
+        job = self._evidence.job(row)
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="rrk examples", daemon=True)
             self._thread.start()
-        self._asked.put((key, row))
+        self._asked.put((key, row, job))
 
     def results(self, wait: bool) -> list[tuple[Any, dict[str, Any]]]:
         """What has become known since; with `wait` at least one of those that were submitted. RrkError where no worker can be had."""
@@ -104,8 +104,9 @@ class Live:
                 entry = asked.get()
                 if entry is _END:
                     raise _Closed
-                taken.append(entry)
-                return evidence.job(entry[1])
+                key, row, job = entry
+                taken.append((key, row))
+                return job
 
         try:
             with Judge(**self._settings) as judge:
@@ -120,13 +121,3 @@ class Live:
 
 class _Closed(Exception):
     """Nothing more is wanted."""
-
-
-def _row(problem: Problem) -> dict[str, Any]:
-    return {
-        "task_id": problem.task_id,
-        "language": problem.language,
-        "prompt": problem.prompt,
-        "entry_point": problem.entry_point,
-        "completion": "",
-    }
