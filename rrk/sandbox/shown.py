@@ -74,9 +74,22 @@ def program(prompt: str, examples: Examples) -> str:
     found: dict[str, None] = {}
     for source, value in _COMMENTED.findall(prompt):
         name = re.search(r"[^\W\d]\w*", source)
+        value = _joined(value, examples.join)
         if name and f"{name[0]}(" in declared and (examples.value is None or examples.value.match(value)):
             found[examples.each.replace("@call@", source).replace("@value@", value)] = None
     return examples.head + "".join(found) + examples.tail
+
+
+def _joined(value: str, join: str | None) -> str:
+    """`['"1"', '"2"']` as the one text that is printed, where the language prints lists so; of anything else nothing changes."""
+    if join is None or not value.startswith("["):
+        return value
+    try:
+        words = ast.literal_eval(value)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return value
+    quoted = all(isinstance(word, str) and re.fullmatch(r'"[^"]*"', word) for word in words)
+    return f'"{join.join(word[1:-1] for word in words)}"' if quoted else value
 
 
 def _doctests(text: str) -> list[doctest.Example]:

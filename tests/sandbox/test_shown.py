@@ -90,9 +90,16 @@ def test_translated_doctests_become_one_program_of_tests():
         'assert(java.util.Objects.equals(countIt((new ArrayList<Long>(Arrays.asList((long)1l))), ("a b")), (2l)));',
         'assert(java.util.Objects.equals(countIt((new ArrayList<Long>(Arrays.asList())), ("")), (0l)));',
     ]
-    lists = '# >>> $(f "1")\n# [\'"1"\', \'"2"\']\n# >>> $(f "0")\n# "none of them"\nf() {\n'
+    lists = (
+        '# >>> $(f "1")\n# [\'"1"\', \'"a b"\']\n# >>> $(f "2")\n# []\n# >>> $(f "3")\n# [[\'"1"\'], [\'"2"\']]\n'
+        '# >>> $(f "4")\n# [\'"1"\', a]\n# >>> $(f "0")\n# "none of them"\nf() {\n'
+    )
     text = program(lists, toolchains.load("sh").examples)
-    assert [line.strip() for line in text.splitlines() if "[[" in line] == ['[[ $(f "0") = "none of them" ]]']
+    assert [line.strip() for line in text.splitlines() if "[[" in line] == [
+        '[[ $(f "1") = "1 a b" ]]',
+        '[[ $(f "2") = "" ]]',
+        '[[ $(f "0") = "none of them" ]]',
+    ]
     assert "assert(" not in program("int f(int x) {\n", toolchains.load("cpp").examples)
 
 

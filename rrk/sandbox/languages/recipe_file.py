@@ -249,14 +249,15 @@ class _Reader:
         return Batch(step, files, self.get(table, "max", int, at="batch."), error, alone, again)
 
     def examples(self, table: dict[str, Any]) -> Examples:
-        if unknown := set(table) - {"head", "each", "tail", "value"}:
-            raise self.bad(f"examples.{min(unknown)}", "no such key; there is each, head, tail, value")
+        if unknown := set(table) - {"head", "each", "tail", "value", "join"}:
+            raise self.bad(f"examples.{min(unknown)}", "no such key; there is each, head, join, tail, value")
         head, each, tail = (self.get(table, key, str, at="examples.") for key in ("head", "each", "tail"))
         for name in ("@call@", "@value@"):
             if name not in each:
                 raise self.bad("examples.each", f"has no {name}")
         value = self.pattern(table["value"], "examples.value") if "value" in table else None
-        return Examples(head, each, tail, value)
+        join = self.get(table, "join", str, at="examples.") if "join" in table else None
+        return Examples(head, each, tail, value, join)
 
     def selftest(self, table: dict[str, Any], at: str) -> SelfTest:
         values = {

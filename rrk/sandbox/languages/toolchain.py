@@ -103,13 +103,15 @@ class SelfTest:
 class Examples:
     """Tests made of what a prompt shows (`>>> call`, the value below): `head`, for each `each` with @call@ and @value@, `tail`.
 
-    A value that `value` does not match is none that the language could compare.
+    A value that `value` does not match is none that the language could compare. `join` stands between the elements of a
+    list where the language has no lists but texts.
     """
 
     head: str
     each: str
     tail: str
     value: re.Pattern[str] | None
+    join: str | None = None
 
 
 @dataclass(frozen=True)
