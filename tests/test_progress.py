@@ -91,6 +91,7 @@ def test_what_an_earlier_run_did_counts_as_done_and_not_for_the_rate():
     late = Progress("toy", 100, "rows", quiet=True)
     late.began(90)
     late.advance(5)
+    late.advanced += 10
     assert "95/100 rows, 0.5/s" in late.line(late.started + 10)
 
 
@@ -150,6 +151,10 @@ def test_slow_work_tells_what_one_takes_and_long_waits_are_told_in_hours():
     progress.ahead(0.3)
     assert progress.line(progress.started + 30) == "0/67 steps"
     progress.advance(2)
+    progress.advanced = progress.started + 306
     assert progress.line(progress.started + 306) == "2/67 steps, 153 s each, 2 h 46 min left"
+    assert progress.line(progress.started + 406) == "2/67 steps, 153 s each, 2 h 44 min left", "the third is under way"
+    assert progress.line(progress.started + 1206) == "2/67 steps, 402 s each, 7 h 9 min left", "and takes longer"
     progress.advance(60)
+    progress.advanced = progress.started + 62 * 60
     assert progress.line(progress.started + 62 * 60) == "62/67 steps, 60 s each, 5 min left"
