@@ -17,8 +17,8 @@ answer, and the chat template stands to its end, on whose last token they read t
 Template `judge` asks an instruct model whether the whole program is right; the score is read where its answer would begin, from
 what the model's own head says of "Yes" and "No" (network.py).
 
-A whole program (`completion_kind: full`, `solution`) that opens with its prompt is rendered as the continuation that it is;
-any other stands after a blank line.
+A whole program (`completion_kind: full`, `solution`) that opens with its prompt, or that writes a Python prompt's function anew
+(continuation.py), is rendered as the continuation that it is; any other stands after a blank line.
 
 Too long: the prompt loses its beginning first, then the program loses its beginning; the program's end and EOS stay. Both are
 counted (`prompt_cut`, `program_cut`), for callers to report. All settings are saved with the model (rrk/reranking/record.py).
@@ -33,6 +33,7 @@ from typing import Any
 
 from rrk import rows
 from rrk.errors import RrkError, UsageError
+from rrk.reranking.continuation import continuation
 
 TEMPLATES = ("plain", "chat", "answer", "judge")
 POOLINGS = ("last", "cls", "mean", "likelihood")
@@ -103,17 +104,26 @@ class Renderer:
         texts: list[str] = []
         apart: list[bool] = []
         for program, stands_alone in zip(programs, flags, strict=True):
-            opens = stands_alone and bool(prompt.strip()) and program.startswith(prompt)
             if self._answer:
-                texts.append(self._trim(program if stands_alone else prompt + program))
+                found: str | None = self._trim(program if stands_alone else prompt + program)
             else:
-                texts.append(program[len(prompt) :] if opens else program)
-            apart.append(stands_alone and not opens and bool(prompt))
+                found = self._continued(prompt, program, language) if stands_alone else program
+            texts.append(program if found is None else found)
+            apart.append(found is None and bool(prompt))
         tag = f"[{rows.language_code(language)}]\n" if self.rendering.language_tag and language else ""
         opening, *bodies = self._tokens([self._trim(tag + prompt), *texts])
         # The judge is asked about whole programs; what they repeat of the prompt is read once.
         again = [opening if self.rendering.template == "judge" and not gap else [] for gap in apart]
         return [self._fit(opening, body, gap, own) for body, gap, own in zip(bodies, apart, again, strict=True)]
+
+    def _continued(self, prompt: str, program: str, language: str | None) -> str | None:
+        """The whole program as what follows the prompt, if it can be read so."""
+        if prompt.strip() and program.startswith(prompt):
+            return program[len(prompt) :]
+        # A judge is asked about the program as it stands.
+        if self.rendering.template == "judge" or rows.language_code(language or "py") != "py":
+            return None
+        return continuation(prompt, program)
 
     def _fit(self, prompt: list[int], body: list[int], apart: bool, again: list[int]) -> Rendered:
         """`again`: what comes before the program's own text, and is the same for all."""

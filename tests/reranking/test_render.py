@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rrk.errors import UsageError
+from rrk.reranking.continuation import continuation
 from rrk.reranking.render import Renderer, Rendering
 from tests.reranking import models
 
@@ -75,6 +76,54 @@ def test_a_whole_program_that_opens_with_its_prompt_is_the_continuation_that_it_
     whole, apart, part = made.render(prompt, [prompt + rest, "f = abs\n", rest], full=[True, True, False])
     assert whole == part
     assert text(made, apart.ids) == prompt + "\n\n" + "f = abs\n<eos>"
+
+
+PROMPT = 'import re\n\n\ndef f(a, b):\n    """Add them.\n\n    >>> f(1, 2)\n    3\n    """\n'
+BODY = "    # Both.\n    return a + b\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "read"),
+    [
+        ("def f(a, b):\n    # Both.\n    return a + b\n", BODY),
+        ("def f(a: int, b: int) -> int:\n    'Adds.'\n    # Both.\n    return a + b\n\n\n", BODY),
+        ("import re\nimport math\n\ndef f(\n    a,\n    b,\n):\n\n    \n    # Both.\n    return a + b\n", BODY + "\nimport math\n"),
+        ("def g(x):\n  return x\n\ndef f(a, b):\n  if a:\n    a\n  return b\n", "    if a:\n      a\n    return b\n\ndef g(x):\n  return x\n"),
+        ("def f(a, b): pass\ndef f(a, b):\n    # Both.\n    return a + b\n", BODY + "\ndef f(a, b): pass\n"),
+        ("async def f(a, b):\n    return a\n", "    return a\n"),
+        ("def f(x, y):\n    return x + y\n", None),  # other names: the prompt's head would not fit
+        ("@cache\ndef f(a, b):\n    return a\n", None),
+        ("def f(a, b): return a + b\n", None),
+        ("def f(a, b):\n    'Adds.'\n", None),
+        ("def f(a, b):\n    'Adds.'; return a\n", None),
+        ("def g(a, b):\n    return a\n", None),
+        ("def f(a, b):\n    return (\n", None),
+        ("", None),
+    ],
+)  # fmt: skip
+def test_a_whole_program_that_writes_the_prompts_function_anew_is_read_behind_its_prompt(program, read):
+    assert continuation(PROMPT, program) == read
+    made = renderer()
+    (found,) = made.render(PROMPT, [program], "python", full=True)
+    expected = program if read is None else read
+    assert text(made, found.ids) == PROMPT + ("\n\n" if read is None else "") + expected + "<eos>"
+    if read is not None:
+        assert made.render(PROMPT, [program], "rb", full=True) != [found], "another language's"
+        assert made.render(PROMPT, [program], full=False) != [found], "a continuation stays as it is"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "read"),
+    [
+        ("def f(a, b):\n", "    # Both.\n    return a + b\n"),
+        ("def g(x):\n\t'''Is.'''\n\treturn x\n\ndef f(a, b):\n\t'''Add.'''", "\n\t# Both.\n\treturn a + b\n"),
+        ("def f(a, b):\n    return 1\n", None),
+        ("Add two numbers.\n", None),
+        ("", None),
+    ],
+)
+def test_prompts_that_end_in_a_function_or_do_not(prompt, read):
+    assert continuation(prompt, "def f(a, b):\n    # Both.\n    return a + b\n") == read
 
 
 def test_the_language_tag_is_spelled_one_way():

@@ -1,0 +1,93 @@
+"""A Python program that writes its prompt's function anew, as the continuation that the prompt asks for.
+
+    continuation('def f(a):\\n    "Add one."\\n', "import re\\ndef f(a):\\n  return a + 1\\n")
+    # "    return a + 1\\n\\nimport re\\n"
+
+Chat models answer with the whole function, and a reranker that was trained on continuations reads that as a prompt whose
+function was left empty, and a second one: what is repeated there counts as the program's own words. For reading only: what
+else the program holds stands behind the body, not where it would run.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from functools import lru_cache
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def continuation(prompt: str, program: str) -> str | None:
+    """What stands behind the prompt, if the program defines the prompt's last function with the same parameters; else None.
+
+    Without the docstring, if the prompt has one; indented as the prompt is; helpers and the imports that the prompt lacks follow.
+    """
+    asked = _asked(prompt)
+    if asked is None:
+        return None
+    written = _parsed(program)
+    own = [node for node in written.body if isinstance(node, _Function) and node.name == asked.name] if written else []
+    if not own or own[-1].decorator_list or _parameters(own[-1]) != _parameters(asked):
+        return None
+    function, lines = own[-1], program.splitlines(keepends=True)
+    statements = function.body
+    if ast.get_docstring(function) is not None and ast.get_docstring(asked) is not None:
+        begin, statements = int(statements[0].end_lineno or 0), statements[1:]
+    else:
+        begin = statements[0].lineno - 1
+        while begin > function.lineno and lines[begin - 1].lstrip()[:1] in (
+            "",
+            "#",
+        ):  # comments above the first statement
+            begin -= 1
+    if not statements or statements[0].lineno <= max(
+        begin, function.lineno
+    ):  # nothing, or on the line of what came before
+        return None
+    indent = _indent(lines[statements[0].lineno - 1])
+    wanted = _indent(prompt.splitlines()[asked.body[0].lineno - 1]) if asked.body else "    "
+    while not lines[begin].strip():
+        begin += 1
+    body = "".join(
+        wanted + line.removeprefix(indent) if line.startswith(indent) else line
+        for line in lines[begin : function.end_lineno]
+    )
+    known = {line.strip() for line in prompt.splitlines()}
+    rest = "".join(
+        line
+        for line in [*lines[: function.lineno - 1], *lines[function.end_lineno :]]
+        if not (line.startswith(("import ", "from ")) and line.strip() in known)
+    ).strip()
+    return ("" if prompt.endswith("\n") else "\n") + body.rstrip() + "\n" + (f"\n{rest}\n" if rest else "")
+
+
+@lru_cache(maxsize=64)
+def _asked(prompt: str) -> _Function | None:
+    """The function in which the prompt ends; its body is empty, but for a docstring."""
+    for closing in ("", "\n    pass\n"):
+        tree = _parsed(prompt.rstrip() + closing)
+        last = tree.body[-1] if tree and tree.body else None
+        if isinstance(last, _Function):
+            if closing:
+                del last.body[-1]
+            return last if len(last.body) == (ast.get_docstring(last) is not None) else None
+    return None
+
+
+def _parsed(text: str) -> ast.Module | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an odd escape in a candidate is not our warning to give
+            return ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _parameters(function: _Function) -> list[str]:
+    given = function.args
+    return [one.arg for one in [*given.posonlyargs, *given.args, *given.kwonlyargs]]
+
+
+def _indent(line: str) -> str:
+    return re.match(r"[ \t]*", line)[0]  # type: ignore[index]
