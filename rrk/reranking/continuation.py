@@ -11,6 +11,7 @@ else the program holds stands behind the body, not where it would run.
 from __future__ import annotations
 
 import ast
+import io
 import re
 import warnings
 from functools import lru_cache
@@ -30,23 +31,19 @@ def continuation(prompt: str, program: str) -> str | None:
     own = [node for node in written.body if isinstance(node, _Function) and node.name == asked.name] if written else []
     if not own or own[-1].decorator_list or _parameters(own[-1]) != _parameters(asked):
         return None
-    function, lines = own[-1], program.splitlines(keepends=True)
+    function, lines = own[-1], _lines(program)
     statements = function.body
     if ast.get_docstring(function) is not None and ast.get_docstring(asked) is not None:
         begin, statements = int(statements[0].end_lineno or 0), statements[1:]
     else:
         begin = statements[0].lineno - 1
-        while begin > function.lineno and lines[begin - 1].lstrip()[:1] in (
-            "",
-            "#",
-        ):  # comments above the first statement
+        # Comments above the first statement are the body's.
+        while begin > function.lineno and lines[begin - 1].lstrip()[:1] in ("", "#"):
             begin -= 1
-    if not statements or statements[0].lineno <= max(
-        begin, function.lineno
-    ):  # nothing, or on the line of what came before
-        return None
+    if not statements or statements[0].lineno <= max(begin, function.lineno):
+        return None  # there is no more, or it stands on the line of what came before
     indent = _indent(lines[statements[0].lineno - 1])
-    wanted = _indent(prompt.splitlines()[asked.body[0].lineno - 1]) if asked.body else "    "
+    wanted = _indent(_lines(prompt)[asked.body[0].lineno - 1]) if asked.body else "    "
     while not lines[begin].strip():
         begin += 1
     body = "".join(
@@ -82,6 +79,11 @@ def _parsed(text: str) -> ast.Module | None:
             return ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
+
+
+def _lines(text: str) -> list[str]:
+    """As Python counts them; str.splitlines takes a form feed for an end, too."""
+    return list(io.StringIO(text, newline=None))
 
 
 def _parameters(function: _Function) -> list[str]:

@@ -90,6 +90,7 @@ BODY = "    # Both.\n    return a + b\n"
         ("import re\nimport math\n\ndef f(\n    a,\n    b,\n):\n\n    \n    # Both.\n    return a + b\n", BODY + "\nimport math\n"),
         ("def g(x):\n  return x\n\ndef f(a, b):\n  if a:\n    a\n  return b\n", "    if a:\n      a\n    return b\n\ndef g(x):\n  return x\n"),
         ("def f(a, b): pass\ndef f(a, b):\n    # Both.\n    return a + b\n", BODY + "\ndef f(a, b): pass\n"),
+        ("x = '\x0c \u2028'\r\ndef f(a, b):\r\n    # Both.\r\n    return a + b\r\n", BODY + "\nx = '\x0c \u2028'\n"),
         ("async def f(a, b):\n    return a\n", "    return a\n"),
         ("def f(x, y):\n    return x + y\n", None),  # other names: the prompt's head would not fit
         ("@cache\ndef f(a, b):\n    return a\n", None),
