@@ -32,7 +32,7 @@ def checkout(tmp_path) -> Path:
     return tmp_path
 
 
-def make(checkout: Path, *more: str, timeout: int = 60) -> subprocess.CompletedProcess:
+def make(checkout: Path, *more: str, timeout: int = 60, threads: int = 1) -> subprocess.CompletedProcess:
     command = [
         "make",
         "-f",
@@ -43,7 +43,13 @@ def make(checkout: Path, *more: str, timeout: int = 60) -> subprocess.CompletedP
         *more,
     ]
     return subprocess.run(
-        command, cwd=checkout, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
+        command,
+        cwd=checkout,
+        env=environment(OMP_NUM_THREADS=str(threads)),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
     )
 
 
@@ -75,7 +81,8 @@ def test_a_small_run_on_a_real_model_ends_in_the_table(checkout):
     if not (model and files):
         pytest.skip("RRK_REAL_MODEL and RRK_PROBLEMS name no model and no benchmarks")
     more = ["LIMIT=8", "N=4", "TRAIN_N=4", "LARGE_N=2", "CONFIG=examples/real/trial.toml"]
-    done = make(checkout, f"BASE={model}", f"LARGE={model}", f"FILES={files}", *more, timeout=7200)
+    roles = [f"BASE={model}", f"LARGE={model}", f"FILES={files}"]
+    done = make(checkout, *roles, *more, timeout=7200, threads=os.cpu_count() or 1)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((checkout / "runs/real/compare.json").read_text())
     large = Path(model).name
