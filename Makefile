@@ -99,11 +99,10 @@ help:
 
 setup: .venv/ready
 
-# Python compiles a module when it is first imported: all of them beforehand took 46 of 63 s (user time).
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --upgrade pip
-	.venv/bin/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[train,plot,ray,test]'
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[train,plot,ray,test]'
 	@touch $@
 	@echo "rrk is installed in .venv: '. .venv/bin/activate' puts it on your PATH, or call .venv/bin/rrk"
 
