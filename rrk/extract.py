@@ -222,7 +222,7 @@ def _bare(text: str, language: str, entry_point: str | None) -> tuple[int, int] 
 def _error(text: str) -> int | None:
     """The line, from 1, from which on a Python text does not parse; None if it does."""
     try:
-        _tree(text)
+        tree(text)
     except SyntaxError as error:
         return error.lineno or 1
     except (ValueError, RecursionError, MemoryError):
@@ -235,10 +235,11 @@ def _is_script(text: str) -> bool:
     if _error(text) is not None:
         return False
     idle = (ast.Name, ast.Constant, ast.Tuple, ast.Attribute, ast.Compare, ast.BoolOp, ast.UnaryOp, ast.BinOp)
-    return any(not (isinstance(node, ast.Expr) and isinstance(node.value, idle)) for node in _tree(text).body)
+    return any(not (isinstance(node, ast.Expr) and isinstance(node.value, idle)) for node in tree(text).body)
 
 
-def _tree(text: str) -> ast.Module:
+def tree(text: str) -> ast.Module:
+    """Somebody's Python. SyntaxError, ValueError, RecursionError or MemoryError where it does not parse."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "\\d" in somebody's program is no concern of ours
         return ast.parse(text)

@@ -144,8 +144,9 @@ class Progress:
         many that are being drawn at once only the shortest are at an end, and 28 minutes were told as 5 hours. What has passed since
         the last one was done is the next one's: 8 updates of 9 minutes were told as 15 minutes each."""
         worked = max(self.done - self._kept, self._worked)
-        since = max(min(now - self.advanced, (now - self.started) / (worked + 1)), 0.0)
-        since *= self._worked + 1 <= worked  # work ahead has told of it
+        since = 0.0
+        if self._worked + 1 <= worked:  # otherwise work ahead has told of it
+            since = max(min(now - self.advanced, (now - self.started) / (worked + 1)), 0.0)
         rate = worked / max(now - self.started - since, 1e-9)
         text = f"{self.done}{f'/{self.total}' if self.total else ''} {self.unit}"
         if self.total and self._kept + worked >= self.done + 0.01 * self.total:

@@ -82,7 +82,7 @@ ALLOWED: dict[str, set[str]] = {
         "rrk.sandbox.judge",
     },
     "rrk.generation": {*SHARED, "rrk.extract", "rrk.generation"},
-    "rrk.reranking": {*SHARED, "rrk.comments", "rrk.reranking", "rrk.generation"},
+    "rrk.reranking": {*SHARED, "rrk.comments", "rrk.extract", "rrk.reranking", "rrk.generation"},
     "rrk.ppo": {*SHARED, "rrk.ppo", "rrk.generation", "rrk.reranking"},
 }
 TORCH = {"torch", "transformers", "trl", "accelerate", "peft", "datasets", "tokenizers"}

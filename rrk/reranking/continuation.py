@@ -13,8 +13,9 @@ from __future__ import annotations
 import ast
 import io
 import re
-import warnings
 from functools import lru_cache
+
+from rrk import extract
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -63,8 +64,8 @@ def continuation(prompt: str, program: str) -> str | None:
 def _asked(prompt: str) -> _Function | None:
     """The function in which the prompt ends; its body is empty, but for a docstring."""
     for closing in ("", "\n    pass\n"):
-        tree = _parsed(prompt.rstrip() + closing)
-        last = tree.body[-1] if tree and tree.body else None
+        written = _parsed(prompt.rstrip() + closing)
+        last = written.body[-1] if written and written.body else None
         if isinstance(last, _Function):
             if closing:
                 del last.body[-1]
@@ -74,9 +75,7 @@ def _asked(prompt: str) -> _Function | None:
 
 def _parsed(text: str) -> ast.Module | None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an odd escape in a candidate is not our warning to give
-            return ast.parse(text)
+        return extract.tree(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
