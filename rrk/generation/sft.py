@@ -22,7 +22,7 @@ import torch
 
 from rrk import rows as fields
 from rrk.errors import RowError, RrkError, UsageError
-from rrk.generation import dtypes, logprobs, memory, processes, quantised, reports, runs
+from rrk.generation import dtypes, logprobs, memory, processes, quantised, reports, runs, threads
 from rrk.generation.models import encode_prompt, load, pick_device, training_attention
 
 
@@ -122,6 +122,7 @@ def examples(
     return made, left
 
 
+@threads.repeatable()
 def train(
     rows: Sequence[dict[str, Any]],
     base: str | Path,

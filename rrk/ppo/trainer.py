@@ -20,7 +20,7 @@ import torch
 
 from rrk import manifest, rows, seeds
 from rrk.errors import RrkError, Terminated, UsageError
-from rrk.generation import checkpoints, dtypes, memory, processes, reports, runs
+from rrk.generation import checkpoints, dtypes, memory, processes, reports, runs, threads
 from rrk.ppo import checkpoint, loss, sharding
 from rrk.ppo.learner import Learner
 from rrk.ppo.log import Clock, Log
@@ -31,6 +31,7 @@ from rrk.ppo.rollout import CacheSampler, Drawn, Reward, Rollout, ScoreNormalise
 from rrk.rows import Problem
 
 
+@threads.repeatable()
 def train_ppo(
     problems: Sequence[Problem],
     policy: str | Path,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rrk.errors import UsageError
-from rrk.generation import checkpoints, dtypes, memory, processes, quantised, runs
+from rrk.generation import checkpoints, dtypes, memory, processes, quantised, runs, threads
 from rrk.generation.models import pick_device
 from rrk.reranking import finishing, network, reading, record, trainer
 from rrk.reranking.finishing import Agreement, Dev, Result
@@ -29,6 +29,7 @@ from rrk.reranking.render import Rendering
 from rrk.reranking.scorer import Note, Scorer
 
 
+@threads.repeatable()
 def train(
     pairs: Sequence[dict[str, Any]],
     base: str | Path,

@@ -51,3 +51,19 @@ def test_the_command_obeys_the_users_number_and_waits_without_spinning(tmp_path,
     command = ["sample", "p.jsonl", "-m", str(model), "-n", "1", "--max-tokens", "2", "--fast", "-o", "out"]
     done = subprocess.run([sys.executable, "-c", script, *command], cwd=tmp_path, env=env, capture_output=True)
     assert done.stderr.decode().splitlines()[-1] == f"{expected} PASSIVE", done.stderr.decode()
+
+
+def gradients() -> set[bytes]:
+    """Of one and the same function, twenty times, on two threads."""
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    x, given = torch.randn(64, 512, requires_grad=True), torch.randn(2000, 512)
+    rows = torch.randint(0, len(x), (len(given),))
+    return {torch.autograd.grad(x[rows], x, given)[0].numpy().tobytes() for _ in range(20)}
+
+
+def test_gradients_are_added_in_one_order_whichever_thread_is_first():
+    before = torch.are_deterministic_algorithms_enabled()
+    with threads.repeatable():
+        assert len(gradients()) == 1
+    assert torch.are_deterministic_algorithms_enabled() is before

@@ -111,9 +111,12 @@ def test_asked_to_stop_it_saves_after_the_update_and_goes_on_from_there(sft, tmp
     with pytest.raises(UsageError, match="lr"):
         train_ppo(PROBLEMS, sft, reward, tmp_path / "cut", options(save_every=100, lr=1e-5), resume=True)
     begun: list[int] = []
-    train_ppo(PROBLEMS, sft, reward, tmp_path / "cut", given, resume=True, began=begun.append)
+    ordered: list[bool] = []
+    look = lambda _: ordered.append(torch.are_deterministic_algorithms_enabled())  # noqa: E731
+    train_ppo(PROBLEMS, sft, reward, tmp_path / "cut", given, resume=True, began=begun.append, on_update=look)
     train_ppo(PROBLEMS, sft, reward, tmp_path / "whole", given, began=begun.append)
     assert begun == [1, 0]
+    assert all(ordered)
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
 

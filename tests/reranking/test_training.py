@@ -168,7 +168,7 @@ def test_a_stopped_run_resumed_ends_in_the_same_bytes(base, tmp_path, more):
     seen.clear()
     train(
         models.pairs(), base / "qwen2", tmp_path / "cut", options, dev=held_out, resume=True,
-        on_step=lambda step, *_: seen.append(step),
+        on_step=lambda step, *_: seen.append(step if torch.are_deterministic_algorithms_enabled() else None),
     )  # fmt: skip
     assert seen[0] == 7, "it went on, not again from the start"
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "cut")
