@@ -108,9 +108,11 @@ setup: .venv/ready
 
 # Two tests at a time, for most of their time is interpreters that import torch; but the sandbox's, which measure limits, alone.
 ALONE := tests/sandbox tests/languages
+# Many images set this variable; rrk's own modules would be compiled at each of some thousand starts.
+COMPILED := PYTHONDONTWRITEBYTECODE= .venv/bin/python
 test: .venv/ready
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m 'not slow' -n 2 --dist loadfile $(ALONE:%=--ignore=%)
-	.venv/bin/python -m pytest -m 'not slow' $(ALONE)
+	OMP_NUM_THREADS=1 $(COMPILED) -m pytest -m 'not slow' -n 2 --dist loadfile $(ALONE:%=--ignore=%)
+	$(COMPILED) -m pytest -m 'not slow' $(ALONE)
 
 test-all: .venv/ready
 	.venv/bin/python -m pytest
