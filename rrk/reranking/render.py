@@ -17,7 +17,7 @@ answer, and the chat template stands to its end, on whose last token they read t
 Template `judge` asks an instruct model whether the whole program is right; the score is read where its answer would begin, from
 what the model's own head says of "Yes" and "No" (network.py).
 
-A whole program (`completion_kind: full`, `solution`) that opens with its prompt, or that writes a Python prompt's function anew
+A whole program (`completion_kind: full`, `solution`) that opens with its prompt, or that writes its prompt's function anew
 (continuation.py), is rendered as the continuation that it is; any other stands after a blank line.
 
 Too long: the prompt loses its beginning first, then the program loses its beginning; the program's end and EOS stay. Both are
@@ -118,12 +118,14 @@ class Renderer:
 
     def _continued(self, prompt: str, program: str, language: str | None) -> str | None:
         """The whole program as what follows the prompt, if it can be read so."""
-        if prompt.strip() and program.startswith(prompt):
-            return program[len(prompt) :]
+        rest = program[len(prompt) :] if prompt.strip() and program.startswith(prompt) else None
+        code = rows.language_code(language or "py")
         # A judge is asked about the program as it stands.
-        if self.rendering.template == "judge" or rows.language_code(language or "py") != "py":
-            return None
-        return continuation(prompt, program)
+        if self.rendering.template == "judge" or (rest is not None and code == "py"):
+            return rest
+        # Behind a prompt that is repeated word for word stand the braces, too, that close what it opened.
+        found = continuation(prompt, program, code)
+        return rest if found is None else found
 
     def _fit(self, prompt: list[int], body: list[int], apart: bool, again: list[int]) -> Rendered:
         """`again`: what comes before the program's own text, and is the same for all."""

@@ -103,7 +103,7 @@ BODY = "    # Both.\n    return a + b\n"
     ],
 )  # fmt: skip
 def test_a_whole_program_that_writes_the_prompts_function_anew_is_read_behind_its_prompt(program, read):
-    assert continuation(PROMPT, program) == read
+    assert continuation(PROMPT, program, "python") == read
     made = renderer()
     (found,) = made.render(PROMPT, [program], "python", full=True)
     expected = program if read is None else read
@@ -124,7 +124,48 @@ def test_a_whole_program_that_writes_the_prompts_function_anew_is_read_behind_it
     ],
 )
 def test_prompts_that_end_in_a_function_or_do_not(prompt, read):
-    assert continuation(prompt, "def f(a, b):\n    # Both.\n    return a + b\n") == read
+    assert continuation(prompt, "def f(a, b):\n    # Both.\n    return a + b\n", "py") == read
+
+
+JAVA = "import java.util.*;\nclass Problem {\n    // Their sum. >>> f(1, 2) 3\n    public static long f(long a, final long b) {\n"
+JAVA_BODY = "        // Both.\n        return a + b;\n"
+CPP = "#include <vector>\n// Its length.\nlong f(std::vector<long> a) {\n"
+SHELL = "#!/bin/bash\n# Its argument.\nf() {\n"
+
+
+@pytest.mark.parametrize(
+    ("language", "prompt", "program", "read"),
+    [
+        ("java", JAVA, JAVA + JAVA_BODY + "    }\n}\n", JAVA_BODY),
+        ("java", JAVA, "class Problem {\npublic static long f(long a, long b)\n{\n    // Both.\n    return a + b;\n}\n}\n", JAVA_BODY),
+        ("java", JAVA, "import java.io.*;\n" + JAVA + JAVA_BODY + "    }\n\n    static int g() {\n    }\n}\n",
+         JAVA_BODY + "    }\n\nimport java.io.*;\n    static int g() {\n    }\n"),
+        ("java", JAVA, JAVA + JAVA_BODY, JAVA_BODY),  # the model did not come to an end
+        ("java", JAVA, JAVA.replace("long a", "long x") + JAVA_BODY + "    }\n}\n", None),
+        ("java", JAVA, JAVA + "    }\n}\n", None),
+        ("java", JAVA, JAVA.rstrip() + " return a + b; }\n}\n", None),
+        ("cpp", CPP, "#include<vector>\nusing namespace std;\n\n/* Counts. */\nlong f(const vector<long>& a) {\n  return a.size();\n}\n",
+         "  return a.size();\n}\n\nusing namespace std;\n"),
+        ("cpp", CPP, "long f(std::vector<long> a);\nlong f(std::vector<long> a) {\n\treturn 1;\n\n}\n", "\treturn 1;\n}\n\nlong f(std::vector<long> a);\n"),
+        ("sh", SHELL, "function f {\n  echo $1\n}\nf 1\n", "  echo $1\n}\n\nf 1\n"),
+        ("php", "<?php\nfunction f($a) {", "<?php\nfunction f($a)\n{\n    return $a;\n}\n", "\n    return $a;\n"),
+        ("php", "<?php\nfunction f($a) {\n", "<?php\nfunction f(a)\n{\n    return $a;\n}\n", None),
+        ("rb", "# Its argument.\ndef f(a)\n", "# It.\ndef f(a)\n  [a].each do |x|\n    x\n  end\nend\n\nputs f(1)\n",
+         "  [a].each do |x|\n    x\n  end\nend\n\nputs f(1)\n"),
+        ("lua", "local function f(a)\n", "function f(a)\n    return a\nend\n", "    return a\n"),
+        ("rb", "# Its argument.\n", "# Its argument.\ndef f(a)\n  a\nend\n", None),
+        ("cs", "class Problem\n{\n", "class Problem\n{\n    int f()\n    {\n    }\n}\n", None),
+        ("js", "", "function f(a) {\n  return a\n}\n", None),
+    ],
+)  # fmt: skip
+def test_other_languages_are_read_from_the_head_to_what_closes_it(language, prompt, program, read):
+    assert continuation(prompt, program, language) == read
+    made = renderer()
+    (found,) = made.render(prompt, [program], language, full=True)
+    if read is None:
+        apart = "\n\n" if prompt and not program.startswith(prompt) else ""
+        read = apart + program.removeprefix(prompt)
+    assert text(made, found.ids) == prompt + read + "<eos>"
 
 
 def test_the_language_tag_is_spelled_one_way():
