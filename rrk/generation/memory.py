@@ -98,6 +98,22 @@ def groups(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return found
 
 
+def parts(lengths: Sequence[int], budget: int, each: int) -> list[int]:
+    """Where a batch that begins at row i ends, for each i: rows of rising length, as they stand, in the cheapest batches.
+
+    A batch costs its rows x its longest row, and `each` tokens for being one; it holds at most `budget` (a longer row stands alone).
+    """
+    ends, cost = [0] * len(lengths), [0] * (len(lengths) + 1)
+    for i in reversed(range(len(lengths))):
+        for end in range(i + 1, len(lengths) + 1):
+            size = (end - i) * lengths[end - 1]
+            if end > i + 1 and size > budget:
+                break
+            if not ends[i] or size + each + cost[end] <= cost[i]:
+                ends[i], cost[i] = end, size + each + cost[end]
+    return ends
+
+
 @dataclass
 class Budget:
     """Tokens a pass (rows x longest row), None until the first pass asks for them; never above `most`."""

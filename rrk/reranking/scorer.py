@@ -23,7 +23,7 @@ import torch
 
 from rrk import rows
 from rrk.errors import RrkError, UsageError
-from rrk.generation import dtypes, packing
+from rrk.generation import dtypes, memory, packing
 from rrk.reranking import network, record
 from rrk.reranking.render import Renderer, Rendering
 
@@ -32,6 +32,7 @@ T = TypeVar("T")
 Note = Callable[[str], None]
 
 BUDGET = {"cpu": 4096, "cuda": 65536}  # tokens a batch
+_EACH = {"cpu": 64, "cuda": 2048}  # tokens of padding that one batch less is worth; unmeasured on GPUs
 # Of golden scores, times 1 + the largest.
 TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 6e-2, "int8": 6e-2}
 LONGEST = 4096  # tokens of a text under a model that rrk did not train
@@ -226,9 +227,8 @@ class Scorer:
             batch = network.collate([p + s for p, s in part], self.pad, self.device, types, first)
             return network.read_scores(self.model, batch, self.renderer.rendering.pooling).tolist()
 
-        size = lambda part: len(part) * max(len(p) + len(s) for p, s in part)  # noqa: E731
-        ordered = sorted(items, key=lambda item: len(item[0]) + len(item[1]))
-        for part, scores in self._batches(ordered, size, run):
+        length = lambda item: len(item[0]) + len(item[1])  # noqa: E731
+        for part, scores in self._batches(items, length, run):
             yield from zip(part, scores, strict=True)
 
     def _score_shared(self, prefixes: Sequence[Ids], groups: dict[Ids, dict[Ids, float]]) -> None:
@@ -240,8 +240,8 @@ class Scorer:
             kept = [(layer.keys, layer.values) for layer in cache.layers]
             self._continue(part, kept, batch, groups)
 
-        size = lambda part: len(part) * max(map(len, part))  # noqa: E731
-        for _ in self._batches(sorted(prefixes, key=len), size, read):
+        # As many prompts at a time as there is room for: their programs find others of their length.
+        for _ in self._batches(prefixes, len, read, each=self.budget):
             pass
 
     def _continue(self, prefixes: Sequence[Ids], kept: list, read: network.Batch, groups: dict) -> None:
@@ -261,31 +261,33 @@ class Scorer:
             batch.cache = cache
             return network.read_scores(self.model, batch, self.renderer.rendering.pooling).tolist()
 
-        size = lambda part: len(part) * (max(len(suffix) for _, suffix in part) + width // _KEPT)  # noqa: E731
-        for part, scores in self._batches(sorted(items, key=lambda item: len(item[1])), size, run):
+        length = lambda item: len(item[1]) + width // _KEPT  # noqa: E731
+        for part, scores in self._batches(items, length, run):
             for (row, suffix), score in zip(part, scores, strict=True):
                 groups[prefixes[row]][suffix] = score
 
     def _batches(
-        self, items: Sequence[T], size: Callable[[Sequence[T]], int], run: Callable[[Sequence[T]], Any]
+        self, items: Sequence[T], length: Callable[[T], int], run: Callable[[Sequence[T]], Any], each: int | None = None
     ) -> Iterator[tuple[Sequence[T], Any]]:
-        """Run over consecutive parts within the budget (one item always goes); halve the budget when memory runs out."""
+        """Run over parts of like length within the budget (one item always goes); halve the budget when memory runs out."""
+        items = sorted(items, key=length)
+        lengths, each = [length(item) for item in items], each or _EACH.get(self.device.type, _EACH["cuda"])
+        ends = memory.parts(lengths, self.budget, each)
         start = 0
         while start < len(items):
-            end = start + 1
-            while end < len(items) and size(items[start : end + 1]) <= self.budget:
-                end += 1
-            part = items[start:end]
+            end = ends[start]
+            part, size = items[start:end], (end - start) * lengths[end - 1]
             try:
                 result = run(part)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _is_memory(error):
                     raise
-                if len(part) == 1 and self.budget <= size(part):
+                if len(part) == 1 and self.budget <= size:
                     raise RrkError(
-                        f"out of memory on a single text ({size(part)} tokens); give --dtype bfloat16, or a reranker with a smaller --max-length"
+                        f"out of memory on a single text ({size} tokens); give --dtype bfloat16, or a reranker with a smaller --max-length"
                     ) from error
-                self.budget = max(1, min(self.budget, size(part)) // 2)
+                self.budget = max(1, min(self.budget, size) // 2)
+                ends = memory.parts(lengths, self.budget, each)
                 self.note(f"out of memory: going on with {self.budget} tokens a batch")
             else:
                 yield part, result

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
+import random
 
 import orjson
 import pytest
 import torch
 
 from rrk.errors import RrkError, UsageError
+from rrk.generation import memory
 from rrk.reranking import network, record
 from rrk.reranking.render import Rendering
 from rrk.reranking.scorer import Question, Scorer
@@ -278,3 +282,19 @@ def test_what_fewer_bits_move_alike_is_taken_off_and_in_float32_refused(tmp_path
     scorer = Scorer.load(tmp_path, "cpu", "bfloat16")
     assert scorer.shift == pytest.approx(0.7, abs=0.05)
     assert sum(scorer.golden()) == pytest.approx(sum(moved), abs=1e-3)
+
+
+@pytest.mark.parametrize(("budget", "each"), [(100, 10), (100, 0), (60, 25), (1, 10), (1000, 1000)])
+def test_batches_cost_the_least_padding_that_there_is_within_the_budget(budget, each):
+    rng = random.Random(budget + each)
+    lengths = sorted(rng.randint(1, 40) for _ in range(9))
+
+    def cost(cuts: tuple[int, ...]) -> float:
+        sizes = [((end - begin) * lengths[end - 1], end - begin) for begin, end in itertools.pairwise((0, *cuts, 9))]
+        return sum(size + each if size <= budget or rows == 1 else math.inf for size, rows in sizes)
+
+    ends, found = memory.parts(lengths, budget, each), [0]
+    while found[-1] < len(lengths):
+        found.append(ends[found[-1]])
+    every = (cuts for n in range(9) for cuts in itertools.combinations(range(1, 9), n))
+    assert cost(tuple(found[1:-1])) == min(map(cost, every))
