@@ -1,14 +1,17 @@
 """How fast a reranker scores, as ratios in one run on one machine: same model, same texts, same scores.
 
 python -m tests.benchmarks.scoring [--size 25M|1M] [-n 32] [--prompt 400] [--program 150] [--rounds 3] [--bf16]
+python -m tests.benchmarks.scoring --real RERANKER CANDIDATES.jsonl [--problems 3] [--rounds 1]
 
-Baselines: padded batches of 8 in input order (what most scripts do), transformers' text-classification pipeline, and
+--real: a reranker of yours on rows of yours, in batches of the least padding and in as full ones as the budget allows. Baselines else: padded batches of 8 in input order (what most scripts do), transformers' text-classification pipeline, and
 sentence-transformers' CrossEncoder.predict where it is installed. CPU seconds of one thread, best of `--rounds`, alternating.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import random
 import tempfile
 import time
@@ -16,9 +19,10 @@ from pathlib import Path
 
 import torch
 
+from rrk.generation import memory
 from rrk.reranking import network, record
 from rrk.reranking.render import Rendering
-from rrk.reranking.scorer import Question, Scorer
+from rrk.reranking.scorer import Question, Scorer, question
 from tests.reranking import models
 
 SIZES = {
@@ -61,6 +65,39 @@ def naive(scorer: Scorer, asked: list[Question]) -> list[float]:
     return out
 
 
+def fullest(lengths: list[int], budget: int, each: int) -> list[int]:
+    """memory.parts as it would be if padding cost nothing."""
+    ends = []
+    for i in range(len(lengths)):
+        end = i + 1
+        while end < len(lengths) and (end + 1 - i) * lengths[end] <= budget:
+            end += 1
+        ends.append(end)
+    return ends
+
+
+def real(folder: str, file: str, problems: int, rounds: int) -> None:
+    """CPU seconds of both ways, on `problems` problems from all over the file."""
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for line in open(file):
+        row = json.loads(line)
+        groups.setdefault((row["task_id"], row.get("language", "py")), []).append(row)
+    asked = [question(rows) for rows in list(groups.values())[:: max(1, len(groups) // problems)][:problems]]
+    scorer, least = Scorer.load(folder), memory.parts
+    best, scores = {}, {}
+    for _ in range(rounds):
+        for way, parts in (("as full batches as fit", fullest), ("of the least padding", least)):
+            memory.parts = parts
+            started = time.process_time()
+            scores[way] = [score for one in asked for score in scorer.score(*one)]
+            best[way] = min(time.process_time() - started, best.get(way, math.inf))
+    one, other = scores.values()
+    print(f"{file}: {len(asked)} problems, {len(one)} programs, {scorer.dtype}, one thread, CPU seconds")
+    for way, took in best.items():
+        print(f"  {way:26} {took:8.1f} s  {best['as full batches as fit'] / took:5.2f} x")
+    print(f"  largest difference of a score {max(abs(a - b) for a, b in zip(one, other, strict=True)):.1e}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", default="25M", choices=SIZES)
@@ -70,8 +107,12 @@ def main() -> None:
     parser.add_argument("--program", type=int, default=150)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--real", nargs=2, metavar=("RERANKER", "CANDIDATES"))
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.real:
+        real(*given.real, given.problems, given.rounds)
+        return
     asked = questions(given.problems, given.n, given.prompt, given.program)
     flat = lambda found: [score for row in found for score in row]  # noqa: E731
     with tempfile.TemporaryDirectory() as name:
