@@ -177,8 +177,8 @@ class _Reader:
         for i, rewrite in enumerate(table.get("rewrite", [])):
             key = f"{at}rewrite[{i}]."
             where = rewrite.get("where", "tests")
-            if where not in ("tests", "program"):
-                raise self.bad(key + "where", "must be tests or program")
+            if where not in ("tests", "program", "whole"):
+                raise self.bad(key + "where", "must be tests, program or whole")
             rewrites.append(
                 (where, self.pattern(rewrite.get("pattern"), key + "pattern"), self.get(rewrite, "with", str, at=key))
             )
@@ -208,7 +208,10 @@ class _Reader:
             needs=tuple(self.get(table, "needs", list, [], at)),
             file=self.get(program, "file", str, at=at + "program."),
             separator=program.get("separator", "\n"),
-            closer=self.pattern(program["closer"], at + "program.closer") if "closer" in program else None,
+            **{
+                name: self.pattern(program[name], f"{at}program.{name}") if name in program else None
+                for name in ("closer", "inside", "preamble")
+            },
             captures=captures,
             files=self.get(table, "files", dict, {}, at),
             rewrites=tuple(rewrites),

@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from rrk.sandbox.jail.box import PROOF_FD, Box, Limits, Outcome, RunSpec
+from rrk.sandbox.languages import whole
 from rrk.sandbox.languages.toolchain import PLACEHOLDER, Mode, Step, Toolchain
 from rrk.sandbox.verdict import (
     EXCEPTION,
@@ -79,6 +80,11 @@ def assemble(toolchain: Toolchain, job: Job) -> Plan:
     if job.full and mode.closer:
         # MultiPL-E's tests close the brace that the prompt opened; a program that stands alone has closed it itself.
         tests = mode.closer.sub("", tests, count=1)
+    if job.full and mode.inside:
+        program = whole.joined(mode.inside, job.prompt, program)
+    if job.full and mode.preamble:
+        # The tests need it as well.
+        program = "".join(found[0] for found in mode.preamble.finditer(job.prompt)) + program
     ended, survived = secrets.token_hex(16), secrets.token_hex(16)
     values = {
         **toolchain.names_of_tools(),
@@ -97,7 +103,7 @@ def assemble(toolchain: Toolchain, job: Job) -> Plan:
         replacement = fill(text, values)  # may use \1 for a group
         if where == "tests":
             tests = pattern.sub(replacement, tests)
-        else:
+        elif where == "program" or job.full:
             program = pattern.sub(replacement, program)
     for end in mode.ends:
         tests = _placed(toolchain, tests, fill(end.text, values), end.place)

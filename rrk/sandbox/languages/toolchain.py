@@ -49,6 +49,8 @@ class Mode:
     file: str
     separator: str
     closer: re.Pattern[str] | None
+    inside: re.Pattern[str] | None
+    preamble: re.Pattern[str] | None
     captures: Mapping[str, tuple[str, tuple[re.Pattern[str], ...], str]]
     files: Mapping[str, str]
     rewrites: tuple[tuple[str, re.Pattern[str], str], ...]

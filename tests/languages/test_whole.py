@@ -1,0 +1,76 @@
+"""Programs that stand alone, as chat models write them, where MultiPL-E's tests go on inside what the prompt opened."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+
+from rrk.sandbox.languages import whole
+from rrk.sandbox.verdict import Job
+from tests.languages.test_recipes import ALL, judged, usable
+
+METHOD = "public static long add(long a, long b) {\n        // }\n        return a + b;\n    }\n"
+JAVA_MAIN = '    public static void main(String[] args) {\n        System.out.println("}" + add(1, 2));\n    }\n'
+CS_METHOD = METHOD.replace("add", "Add")
+CS_MAIN = '    public static void Main(string[] args) {\n        Console.WriteLine(@"\\" + "}" + Add(1, 2));\n    }\n'
+CPP = "long add(long a, long b) {\n    return a + b;\n}\n"
+PHP = "<?php\nfunction add($a, $b) {\n    return $a + $b;\n}\necho add(1, 2);\n"
+WHOLE = {
+    "java": {
+        "a class": "class Problem {\n    " + METHOD + "}\n",
+        "a public class, imports": "import java.util.*;\n\npublic class Problem {\n    " + METHOD + "}\n",
+        "its own main": "class Problem {\n    " + METHOD + JAVA_MAIN + "}\n",
+        "neighbours": "interface Sum {}\nclass Problem implements Sum {\n    " + METHOD + "}\nclass Other { char c = '}'; }\n",
+        "the method alone": "import java.util.List;\n" + METHOD,
+        "the end left out": "import java.util.*;\nclass Problem {\n    " + METHOD,
+    },
+    "cs": {
+        "a class": "using System;\nclass Problem {\n    " + CS_METHOD + "}\n",
+        "a public class, its own Main": "using System;\npublic class Problem\n{\n    " + CS_METHOD + CS_MAIN + "}\n",
+        "neighbours": "class Problem {\n    " + CS_METHOD + "}\nclass Other { char c = '}'; }\n",
+        "the method alone": "using System.Text;\n" + CS_METHOD,
+    },
+    "cpp": {
+        "no includes": CPP,
+        "its own main": "#include <iostream>\n" + CPP + "int main() {\n    std::cout << add(1, 2);\n}\n",
+    },
+    "php": {"a closing tag": PHP + "?>\n\n", "none": PHP, "a text with one": PHP + 'echo "?>";\n'},
+}  # fmt: skip
+
+
+def prompt_and_tests(language: str) -> tuple[str, str]:
+    """The language's own example, as MultiPL-E writes it."""
+    found = next(one for one in ALL[language].selftests if one.name == "pass")
+    return found.prompt, found.tests
+
+
+@pytest.mark.parametrize(("language", "form"), [(language, form) for language in WHOLE for form in WHOLE[language]])
+def test_right_ones_pass_and_wrong_ones_fail(language, form):
+    toolchain = usable(language)
+    prompt, tests = prompt_and_tests(language)
+    program = WHOLE[language][form]
+    assert judged(toolchain, Job(language, prompt, program, tests, full=True)).status == "OK"
+    wrong = program.replace("a + b", "a - b").replace("a + $b", "a - $b")
+    assert judged(toolchain, Job(language, prompt, wrong, tests, full=True)).status == "Exception"
+
+
+INSIDE = ALL["java"].modes[0].inside
+
+
+def test_what_cannot_be_read_so_stays_as_it_is():
+    for program in ("class Solution {\n}\n", "class Problem {\n    static void f() {\n", ""):
+        assert whole.joined(INSIDE, "", program) == program
+    assert whole.joined(INSIDE, "class Problem {\n", "class Solution {\n}\n") == "class Solution {\n}\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["/*", '"""', "class Problem\n", "class Problem {\n", '"\\', "public ", "@", "import ", "{", "'"]
+)
+def test_no_text_takes_long(text):
+    assert isinstance(INSIDE, re.Pattern)
+    began = time.process_time()
+    whole.joined(INSIDE, "class Problem {", "class Problem {" + text * 50_000)
+    whole.joined(INSIDE, "class Problem {", text * 50_000)
+    assert time.process_time() - began < 5
