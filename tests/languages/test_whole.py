@@ -16,6 +16,7 @@ JAVA_MAIN = '    public static void main(String[] args) {\n        System.out.pr
 CS_METHOD = METHOD.replace("add", "Add")
 CS_MAIN = '    public static void Main(string[] args) {\n        Console.WriteLine(@"\\" + "}" + Add(1, 2));\n    }\n'
 CPP = "long add(long a, long b) {\n    return a + b;\n}\n"
+RUST = "fn add(a: isize, b: isize) -> isize {\n    a + b\n}\n\n"
 PHP = "<?php\nfunction add($a, $b) {\n    return $a + $b;\n}\necho add(1, 2);\n"
 WHOLE = {
     "java": {
@@ -36,6 +37,7 @@ WHOLE = {
         "no includes": CPP,
         "its own main": "#include <iostream>\n" + CPP + "int main() {\n    std::cout << add(1, 2);\n}\n",
     },
+    "rs": {"its own main": RUST + "fn main() {\n    println!(\"{}\", add(1, 2));\n}\n"},
     "php": {"a closing tag": PHP + "?>\n\n", "none": PHP, "a text with one": PHP + 'echo "?>";\n'},
 }  # fmt: skip
 
