@@ -72,6 +72,8 @@ class Job:
             self.entry_point or "",
             f"{self.timeout} {self.memory_mb}{' main' if self.main else ''}",
             *([self.case_set.digest] if self.case_set else []),
+            # Recipes put a program that stands alone into what its prompt opens.
+            *(["full", self.prompt] if self.full else []),
         )
         digest = hashlib.blake2b(digest_size=20)
         for part in parts:

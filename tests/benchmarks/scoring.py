@@ -3,7 +3,8 @@
 python -m tests.benchmarks.scoring [--size 25M|1M] [-n 32] [--prompt 400] [--program 150] [--rounds 3] [--bf16]
 python -m tests.benchmarks.scoring --real RERANKER CANDIDATES.jsonl [--problems 3] [--rounds 1]
 
---real: a reranker of yours on rows of yours, in batches of the least padding and in as full ones as the budget allows. Baselines else: padded batches of 8 in input order (what most scripts do), transformers' text-classification pipeline, and
+--real: a reranker of yours on rows of yours, in batches of the least padding and in as full ones as the budget allows. Without it
+the baselines are padded batches of 8 in input order (what most scripts do), transformers' text-classification pipeline, and
 sentence-transformers' CrossEncoder.predict where it is installed. CPU seconds of one thread, best of `--rounds`, alternating.
 """
 

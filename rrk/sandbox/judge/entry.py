@@ -34,9 +34,8 @@ class Entry:
 
 
 def key_of(job: Job, tests: tuple[str, ...] | None) -> str:
-    """Equal for what must get the same answer; recipes put a program that stands alone into what its prompt opens."""
-    prompt = hashlib.blake2b(job.prompt.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    key = job.key() + (f"f{prompt}" if job.full else "")
+    """Equal for what must get the same answer."""
+    key = job.key()
     if tests is None:
         return key
     digest = hashlib.blake2b(digest_size=16)

@@ -75,16 +75,8 @@ def judge(toolchain: Toolchain, job: Job, box: Box) -> Verdict:
 
 def assemble(toolchain: Toolchain, job: Job) -> Plan:
     """Choose the mode, join program and tests, and put the end of the tests where the language wants it."""
-    program, tests = job.program, job.tests
-    mode = _mode(toolchain, program, tests)
-    if job.full and mode.closer:
-        # MultiPL-E's tests close the brace that the prompt opened; a program that stands alone has closed it itself.
-        tests = mode.closer.sub("", tests, count=1)
-    if job.full and mode.inside:
-        program = whole.joined(mode.inside, job.prompt, program)
-    if job.full and mode.preamble:
-        # The tests need it as well.
-        program = "".join(found[0] for found in mode.preamble.finditer(job.prompt)) + program
+    mode = _mode(toolchain, job.program, job.tests)
+    program, tests = whole.fitted(mode, job) if job.full else (job.program, job.tests)
     ended, survived = secrets.token_hex(16), secrets.token_hex(16)
     values = {
         **toolchain.names_of_tools(),

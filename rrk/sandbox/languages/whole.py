@@ -1,15 +1,20 @@
-"""Programs that stand alone, where tests go on inside what the prompt has opened: MultiPL-E's Java and C# in a class.
+"""Programs that stand alone, and tests that were written to follow the prompt: how MultiPL-E's go together with chat models'.
+
+    program, tests = fitted(mode, job)      # as the mode's closer, inside and preamble say
 
     joined(re.compile(r"class Problem[^{;]{0,200}\\{"), prompt, "class Problem { static int f() { return 1; } }")
     # "class Problem { static int f() { return 1; } ": the tests' methods and its closing brace come next
 
-Chat models close the class, or write the function alone. Read as text, for nothing of a program is run here; it ends on whatever
-text there is.
+In Java and C# tests go on inside the prompt's class, which chat models close; or they write the function alone. Read as text, for
+nothing of a program is run here; it ends on whatever text there is.
 """
 
 from __future__ import annotations
 
 import re
+
+from rrk.sandbox.languages.toolchain import Mode
+from rrk.sandbox.verdict import Job
 
 # What may hold a brace that is none, unfinished ones to their end. C#'s @"..." ends by a quote alone.
 _TOKEN = re.compile(
@@ -19,6 +24,20 @@ _TOKEN = re.compile(
 )
 _IMPORT = re.compile(r"^(?:import|using|package)\s[^;\n{(]*;[^\S\n]*\n?", re.MULTILINE)
 _TYPE = re.compile(r"^[^\S\n]*(?:\w+[^\S\n]+){0,5}(?:class|interface|enum|record|struct)[^\S\n]+\w", re.MULTILINE)
+
+
+def fitted(mode: Mode, job: Job) -> tuple[str, str]:
+    """(program, tests) of a job whose program stands alone."""
+    program, tests = job.program, job.tests
+    if mode.closer:
+        # MultiPL-E's tests close the brace that the prompt opened; a program that stands alone has closed it itself.
+        tests = mode.closer.sub("", tests, count=1)
+    if mode.inside:
+        program = joined(mode.inside, job.prompt, program)
+    if mode.preamble:
+        # The tests need it as well.
+        program = "".join(found[0] for found in mode.preamble.finditer(job.prompt)) + program
+    return program, tests
 
 
 def joined(inside: re.Pattern[str], prompt: str, program: str) -> str:
