@@ -226,6 +226,15 @@ $(D)/$(1)/test-scored-before.jsonl: $(D)/$(1)/test-verdicts.jsonl $(D)/$(2)/rera
 $(D)/$(1)/report-before.json: $(D)/$(1)/test-scored-before.jsonl $(D)/$(1)/greedy.jsonl
 	$$(stale)
 	$(rrk) eval $$< $(D)/$(1)/greedy.jsonl --quiet --output $$@
+
+# PPO has learnt what the last reranker wrongly likes, and this one has not unlearnt all of it: each knows what the other does not.
+$(D)/$(1)/test-scored-both.jsonl: $(D)/$(1)/test-scored-before.jsonl $(D)/$(1)/reranker/rrk.json
+	$$(stale)
+	$(rrk) rerank $$< --model $(D)/$(1)/reranker --add-score --output $$@ $(again)
+
+$(D)/$(1)/report-both.json: $(D)/$(1)/test-scored-both.jsonl $(D)/$(1)/greedy.jsonl
+	$$(stale)
+	$(rrk) eval $$< $(D)/$(1)/greedy.jsonl --quiet --output $$@
 endef
 
 previous = $(shell echo $$(($(1) - 1)))
@@ -245,10 +254,11 @@ $(foreach r,$(filter-out 0,$(rounds)),$(eval $(call LATER_ROUND,$(r),$(call prev
 # The reranker's score alone, what the last one makes of the same samples, and the score with all else that is known of them.
 test_reports = 'held-out: round 0, reranker 0=$(D)/0/report.json' 'held-out: round 0, fused=$(D)/0/report-fused.json' \
   $(foreach r,$(filter-out 0,$(rounds)),'held-out: round $(r), reranker $(call previous,$(r))=$(D)/$(r)/report-before.json' \
-    'held-out: round $(r), reranker $(r)=$(D)/$(r)/report.json' 'held-out: round $(r), fused=$(D)/$(r)/report-fused.json')
+    'held-out: round $(r), reranker $(r)=$(D)/$(r)/report.json' 'held-out: round $(r), rerankers $(call previous,$(r)) and $(r)=$(D)/$(r)/report-both.json' \
+    'held-out: round $(r), fused=$(D)/$(r)/report-fused.json')
 train_reports = $(foreach r,$(rounds),'train: round $(r), reranker $(r)=$(D)/$(r)/train-report.json')
 
-$(D)/table-$(ROUND).txt: $(foreach r,$(rounds),$(D)/$(r)/report.json $(D)/$(r)/report-fused.json $(D)/$(r)/train-report.json $(if $(filter-out 0,$(r)),$(D)/$(r)/report-before.json))
+$(D)/table-$(ROUND).txt: $(foreach r,$(rounds),$(D)/$(r)/report.json $(D)/$(r)/report-fused.json $(D)/$(r)/train-report.json $(if $(filter-out 0,$(r)),$(D)/$(r)/report-before.json $(D)/$(r)/report-both.json))
 	@$(rrk) eval --rounds $(test_reports) $(train_reports) > $@.part
 	@mv $@.part $@
 	@cat $@

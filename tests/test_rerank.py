@@ -133,6 +133,24 @@ def test_a_second_method_orders_equal_scores(rrk):
     assert b"<stdin>:3: no field 'logprob'" in done.stderr
 
 
+def test_two_rerankers_choose_together(rrk, reranker, tmp_path):
+    given = rows()
+    alone = ranked(rrk("rerank", "-m", str(reranker), "--dtype", "float32", input=encode(given)))
+    earlier = [{**row, "score": -10.0 * row["completion_id"]} for row in given]
+    both = ranked(rrk("rerank", "-m", str(reranker), "--dtype", "float32", "--add-score", input=encode(earlier)))
+    for row, one, before in zip(both, alone, earlier, strict=True):
+        assert row["score"] == pytest.approx(one["score"] + before["score"], abs=1e-6)
+    best = [max(both[p : p + 4], key=lambda row: row["score"])["completion_id"] for p in range(0, 12, 4)]
+    assert [row["completion_id"] for row in both if row["rank"] == 1] == best
+    # Behind another method's equal scores, too: the sum comes first.
+    tied = ranked(rrk("rerank", "--method", "first", "--add-score", "--ties", "logprob-mean", input=encode(earlier)))
+    assert [row["rank"] for row in tied[:4]] == [1, 2, 3, 4]
+    del earlier[5]["score"]
+    done = rrk("rerank", "-m", str(reranker), "--add-score", input=encode(earlier))
+    assert done.returncode == 3
+    assert b"<stdin>:6: no field 'score'" in done.stderr
+
+
 def test_ties_follow_the_seed_and_the_candidates_number_never_their_place():
     given = rows(problems=40)
     firsts = Counter()
@@ -221,6 +239,7 @@ def test_abstention_adds_confidence_and_drops_unsure_problems_from_the_top(rrk, 
         (["--method", "codet", "-m", "x"], "uses no model"),
         (["--method", "codet", "--min-confidence", "0.5"], "calibrated"),
         (["-m", "./nowhere"], "no such folder"),
+        (["--method", "score", "--add-score"], "other than score"),
     ],
 )
 def test_options_that_cannot_work_exit_2_with_one_line(rrk, args, said):

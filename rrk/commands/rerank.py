@@ -58,6 +58,13 @@ def rerank(
             help="Add `confidence`, the estimated chance of passing; with --top, leave out problems whose best candidate is below P. Needs a reranker calibrated with --dev, or fused.",
         ),
     ] = None,
+    add_score: Annotated[
+        bool,
+        typer.Option(
+            "--add-score",
+            help="To the score that the rows have from an earlier rerank, so that two rerankers choose together: the sum orders them as their mean.",
+        ),
+    ] = False,
     base_url: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -136,6 +143,7 @@ def rerank(
       rrk rerank candidates.jsonl --method b4 --ties ngram -o ranked.jsonl
       rrk execute -p problems.jsonl --examples candidates.jsonl | rrk rerank --method examples --ties logprob-mean --top 1
       rrk rerank candidates.jsonl -m runs/reranker --top 1 --min-confidence 0.8 > sure.jsonl
+      rrk rerank candidates.jsonl -m runs/0/reranker | rrk rerank -m runs/1/reranker --add-score --top 1 > best.jsonl
       rrk rerank verdicts.jsonl -m runs/reranker --undecided | rrk mine --hard > pairs.jsonl
       rrk rerank candidates.jsonl -m runs/reranker --base-url http://localhost:8000/v1 -j 32 -o ranked.jsonl
       rrk rerank candidates.jsonl --method likelihood -m Qwen/Qwen2.5-Coder-32B --base-url http://localhost:8000/v1 --top 1
@@ -177,6 +185,9 @@ def rerank(
     if ties and min_confidence is not None:
         raise UsageError("--min-confidence reads the score as a chance; leave out --ties")
 
+    if add_score and (min_confidence is not None or method == "score"):
+        raise UsageError("--add-score makes a sum: leave out --min-confidence, and choose a --method other than score")
+
     if model is not None:
         model_names.check(model)
 
@@ -193,6 +204,7 @@ def rerank(
         top=top,
         min_confidence=min_confidence,
         undecided=undecided,
+        add_score=add_score,
         seed=seed,
         device=device,
         dtype=dtype,
@@ -224,6 +236,8 @@ def rerank(
         chosen.validate(row)
         if second is not None:
             second.validate(row)
+        if add_score:
+            METHODS["score"].validate(row)
         if undecided:
             METHODS["oracle"].validate(row)  # a verdict is there, and is one
 
@@ -242,6 +256,7 @@ def rerank(
             "dtype": dtype,
             **({"base_url": base_url} if base_url else {}),
             **({"undecided": True} if undecided else {}),
+            **({"add_score": True} if add_score else {}),
         },
         work=work,
         unit="problem",
@@ -270,6 +285,7 @@ class _Work:
         top: int | None,
         min_confidence: float | None,
         undecided: bool,
+        add_score: bool,
         seed: int,
         device: str,
         dtype: str,
@@ -281,7 +297,7 @@ class _Work:
         from rrk.reranking.methods import METHODS
 
         self.abstained = self.decided = 0
-        self._undecided = undecided
+        self._undecided, self._add = undecided, add_score
         self.notes: list[str] = []
         self._method, self._top, self._least, self._seed = method, top, min_confidence, seed
         self._ties = METHODS[ties].score if ties else None
@@ -353,6 +369,8 @@ class _Work:
         for problem, scores in self._scored(kept()) if self._side_by_side else one_by_one:
             while not wanted.popleft():
                 yield []
+            if self._add:
+                scores = [score + float(row["score"]) for score, row in zip(scores, problem, strict=True)]
             if self._ties is not None:
                 scores = places(scores, self._ties(problem, self._seed))
             yield self._ranked(problem, scores)

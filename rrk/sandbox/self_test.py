@@ -135,6 +135,9 @@ def _languages(
             detail += f": {count - len(wrong)} of {count} self tests" + "".join(f"; {line}" for line in wrong)
             if optional:
                 detail += f"; slower without {', '.join(optional)}"
+            if absent := [x.name for x in toolchain.libraries if not x.there]:
+                optional += absent
+                detail += f"; problems that want {', '.join(absent)} cannot be judged"
             more = {"version": toolchain.version, "selftests": record}
             level = FAIL if wrong else CAUTION if optional else PASS
             remedy = toolchain.remedy() if optional and not wrong else ""

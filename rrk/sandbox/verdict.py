@@ -63,6 +63,11 @@ class Job:
         """The candidate's text without tests."""
         return self.completion if self.full else self.prompt + self.completion
 
+    @property
+    def given(self) -> str:
+        """The problem's own text: what of a job is to be trusted."""
+        return self.prompt + "\n" + self.tests
+
     def key(self) -> str:
         """Equal for jobs that must get the same verdict."""
         parts = (

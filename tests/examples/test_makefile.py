@@ -188,6 +188,7 @@ def test_one_more_round_begins_where_the_last_one_ended(checkout, first):
         "held-out: round 0",
         "held-out: round 1, reranker 0",
         "held-out: round 1, reranker 1",
+        "held-out: round 1, rerankers 0 and 1",
         "train: round 1",
     )
     assert "Nothing to be done for 'iterate'" in make(checkout, "whole", rounds=1).stdout

@@ -196,6 +196,27 @@ def test_a_missing_or_old_tool_is_named_and_gives_no_label(tmp_path):
     assert "is version 1.2; 1.10 or newer is needed" in found.missing()[0]
 
 
+def test_a_problem_that_wants_a_library_which_is_not_here_gets_no_label(tmp_path):
+    text = MINE + '\n[[library]]\nname = "sums"\nwhen = "^@include"\nfiles = ["/no/such/sums.awk", "%s"]\n'
+    function, tests = (
+        "function add(a, b) {\n",
+        "BEGIN { if (add(1, 2) != 3) { bad = 1; exit 1 } exit 0 }\nEND { if (bad) exit 1 }\n",
+    )
+    absent = echo(tmp_path, text % "/nor/this.awk")
+    problem = Job("echo", '#\n@include "sums"\n' + function, "return 3 }", tests)
+    for wanting in (problem, Job("echo", "", function + "return a + b }", '@include "sums"\n' + tests, full=True)):
+        with PlainBox() as box:
+            verdict = recipes.judge(absent, wanting, box)
+        assert (verdict.passed, verdict.status) == (None, "NoToolchain")
+        assert "wants sums: no /no/such/sums.awk or /nor/this.awk; apt-get install mawk" in verdict.stderr
+    with PlainBox() as box:  # what a program wants of itself is its own affair
+        verdict = recipes.judge(absent, Job("echo", function, 'return a + b }\n@include "sums"\n', tests), box)
+    assert verdict.passed is False
+    (tmp_path / "sums.awk").write_text("")
+    assert absent.missing() == []
+    assert echo(tmp_path, text % (tmp_path / "sums.awk")).missing(problem.given) == []
+
+
 def test_the_digest_follows_the_file(tmp_path):
     path = tmp_path / "echo.toml"
     path.write_text(MINE)

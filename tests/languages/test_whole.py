@@ -15,8 +15,12 @@ METHOD = "public static long add(long a, long b) {\n        // }\n        return
 JAVA_MAIN = '    public static void main(String[] args) {\n        System.out.println("}" + add(1, 2));\n    }\n'
 CS_METHOD = METHOD.replace("add", "Add")
 CS_MAIN = '    public static void Main(string[] args) {\n        Console.WriteLine(@"\\" + "}" + Add(1, 2));\n    }\n'
+SCALA = "def add(a : Long, b : Long) : Long = {\n        // }\n        return a + b\n    }\n"
+SCALA_MAIN = '    def main(args: Array[String]): Unit = {\n        println("}" + add(1, 2))\n    }\n'
 CPP = "long add(long a, long b) {\n    return a + b;\n}\n"
 RUST = "fn add(a: isize, b: isize) -> isize {\n    a + b\n}\n\n"
+GO = "func add(x int, y int) int {\n    return x + y\n}\n"
+GO_MAIN = "func main() {\n    fmt.Println(add(1, 2))\n}\n"
 PHP = "<?php\nfunction add($a, $b) {\n    return $a + $b;\n}\necho add(1, 2);\n"
 WHOLE = {
     "java": {
@@ -33,11 +37,23 @@ WHOLE = {
         "neighbours": "class Problem {\n    " + CS_METHOD + "}\nclass Other { char c = '}'; }\n",
         "the method alone": "using System.Text;\n" + CS_METHOD,
     },
+    "scala": {
+        "an object": "object Problem {\n    " + SCALA + "}\n",
+        "its own main": "import scala.math._\nobject Problem {\n    " + SCALA + SCALA_MAIN + "}\n",
+        "neighbours": "case class Pair(a: Long)\nobject Problem {\n    " + SCALA + "}\nobject Other { val c = '}' }\n",
+        "the function alone": "import scala.math._\n\n" + SCALA,
+    },
     "cpp": {
         "no includes": CPP,
         "its own main": "#include <iostream>\n" + CPP + "int main() {\n    std::cout << add(1, 2);\n}\n",
     },
     "rs": {"its own main": RUST + "fn main() {\n    println!(\"{}\", add(1, 2));\n}\n"},
+    "go": {
+        "another package, no imports": "// Sums.\npackage main\n\n" + GO,
+        "its own main": 'package main\n\nimport "fmt"\n\n' + GO + GO_MAIN,
+        "its own imports": 'package add_test\n\nimport (\n    "testing"\n)\n\n' + GO,
+        "the function alone": GO,
+    },
     "php": {"a closing tag": PHP + "?>\n\n", "none": PHP, "a text with one": PHP + 'echo "?>";\n'},
 }  # fmt: skip
 
@@ -54,7 +70,7 @@ def test_right_ones_pass_and_wrong_ones_fail(language, form):
     prompt, tests = prompt_and_tests(language)
     program = WHOLE[language][form]
     assert judged(toolchain, Job(language, prompt, program, tests, full=True)).status == "OK"
-    wrong = program.replace("a + b", "a - b").replace("a + $b", "a - $b")
+    wrong = program.replace("a + b", "a - b").replace("a + $b", "a - $b").replace("x + y", "x - y")
     assert judged(toolchain, Job(language, prompt, wrong, tests, full=True)).status == "Exception"
 
 

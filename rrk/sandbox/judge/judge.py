@@ -227,7 +227,7 @@ class Judge:
         toolchain = self._provisioner.toolchain(job.language)
         if isinstance(toolchain, RrkError):
             return self._settle(slot, entry, verdict(NO_TOOLCHAIN, stderr=str(toolchain), reason="language"))
-        if lacking := toolchain.missing():
+        if lacking := toolchain.missing(job.given):
             remedy = toolchain.remedy()
             text = "; ".join(lacking) + (f"; {remedy}" if remedy else "")
             return self._settle(slot, entry, verdict(NO_TOOLCHAIN, stderr=text, reason="toolchain"))

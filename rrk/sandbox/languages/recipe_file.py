@@ -16,7 +16,18 @@ from typing import Any
 
 from rrk.errors import RrkError
 from rrk.sandbox.jail.box import Limits
-from rrk.sandbox.languages.toolchain import PLACEHOLDER, Batch, End, Examples, Mode, Prepare, SelfTest, Step, Toolchain
+from rrk.sandbox.languages.toolchain import (
+    PLACEHOLDER,
+    Batch,
+    End,
+    Examples,
+    Library,
+    Mode,
+    Prepare,
+    SelfTest,
+    Step,
+    Toolchain,
+)
 
 # Keys that a [[mode]] may replace; each takes the place of the file's own table as a whole.
 PARTS = ("program", "capture", "files", "rewrite", "end", "control", "compile", "run", "classify", "rerun")
@@ -35,7 +46,7 @@ KEYS = {
     "mode",
     "selftest",
 }
-KEYS |= {"prepare", "batch", "stdin", "examples"}
+KEYS |= {"prepare", "batch", "stdin", "examples", "library"}
 # What a program that reads and prints has no use for: there is nothing to prove, its output is compared elsewhere.
 NO_PROOF: dict[str, Any] = {"files": {}, "rewrite": [], "end": [], "control": [], "rerun": {}}
 
@@ -147,6 +158,7 @@ class _Reader:
             untestable=table.get("untestable"),
             tool_specs=tools,
             requires=tuple(self.get(self.get(table, "requires", dict, {}), "files", list, [], "requires.")),
+            libraries=tuple(self.library(t, f"library[{i}].") for i, t in enumerate(_listed(table.get("library", [])))),
             shows=tuple(self.get(self.get(table, "requires", dict, {}), "shows", list, [], "requires.")),
             install=self.get(table, "install", dict, {}),
             modes=tuple(modes),
@@ -210,7 +222,7 @@ class _Reader:
             separator=program.get("separator", "\n"),
             **{
                 name: self.pattern(program[name], f"{at}program.{name}") if name in program else None
-                for name in ("closer", "inside", "preamble")
+                for name in ("closer", "inside", "preamble", "imports")
             },
             captures=captures,
             files=self.get(table, "files", dict, {}, at),
@@ -261,6 +273,12 @@ class _Reader:
         value = self.pattern(table["value"], "examples.value") if "value" in table else None
         join = self.get(table, "join", str, at="examples.") if "join" in table else None
         return Examples(head, each, tail, value, join)
+
+    def library(self, table: dict[str, Any], at: str) -> Library:
+        if unknown := set(table) - {"name", "when", "files"}:
+            raise self.bad(at + min(unknown), "no such key; there is files, name, when")
+        name = self.get(table, "name", str, at=at)
+        return Library(name, self.pattern(table.get("when"), at + "when"), self.words(table.get("files"), at + "files"))
 
     def selftest(self, table: dict[str, Any], at: str) -> SelfTest:
         values = {

@@ -60,7 +60,7 @@ class Unfit(Exception):
 
 def judge(toolchain: Toolchain, job: Job, box: Box) -> Verdict:
     """The verdict on one job. A machine that cannot judge it gives NoToolchain or SandboxError, never a label."""
-    if lacking := toolchain.missing():
+    if lacking := toolchain.missing(job.given):
         return verdict(NO_TOOLCHAIN, stderr="; ".join(lacking) + f"; {toolchain.remedy()}", reason="toolchain")
     try:
         plan = assemble(toolchain, job)
@@ -75,8 +75,11 @@ def judge(toolchain: Toolchain, job: Job, box: Box) -> Verdict:
 
 def assemble(toolchain: Toolchain, job: Job) -> Plan:
     """Choose the mode, join program and tests, and put the end of the tests where the language wants it."""
-    mode = _mode(toolchain, job.program, job.tests)
-    program, tests = whole.fitted(mode, job) if job.full else (job.program, job.tests)
+    program, tests = job.program, job.tests
+    mode = _mode(toolchain, program, tests)
+    if job.full:
+        program, tests = whole.fitted(mode, job)
+        mode = _mode(toolchain, program, tests)  # by what it is now: imports may tell modes apart
     ended, survived = secrets.token_hex(16), secrets.token_hex(16)
     values = {
         **toolchain.names_of_tools(),

@@ -51,6 +51,7 @@ class Mode:
     closer: re.Pattern[str] | None
     inside: re.Pattern[str] | None
     preamble: re.Pattern[str] | None
+    imports: re.Pattern[str] | None
     captures: Mapping[str, tuple[str, tuple[re.Pattern[str], ...], str]]
     files: Mapping[str, str]
     rewrites: tuple[tuple[str, re.Pattern[str], str], ...]
@@ -117,6 +118,20 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class Library:
+    """What some prompts and tests take from beyond the language's own: those that `when` fits cannot be judged without it."""
+
+    name: str
+    when: re.Pattern[str]
+    files: tuple[str, ...]  # globs; any one of them will do
+
+    @cached_property
+    def there(self) -> bool:
+        """Looked up once."""
+        return any(tools.newest(path) for path in self.files)
+
+
+@dataclass(frozen=True)
 class Toolchain:
     """One language as its file declares it."""
 
@@ -136,6 +151,7 @@ class Toolchain:
     prepare: Prepare | None = None
     batch: Batch | None = None
     examples: Examples | None = None
+    libraries: tuple[Library, ...] = ()
     shows: tuple[str, ...] = ()  # files and folders that a box shows where they exist (configuration outside /usr)
 
     @cached_property
@@ -154,12 +170,21 @@ class Toolchain:
         parts = [self.text_digest, self.version, *(str(t.path) for t in self.tools.values())]
         return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
 
-    def missing(self) -> list[str]:
-        """What keeps this machine from judging the language, a line each; empty if nothing does."""
+    def missing(self, given: str = "") -> list[str]:
+        """What keeps this machine from judging the language, a line each; empty if nothing does.
+
+        `given`: a problem's prompt and tests, and then also what keeps it from judging this problem. A program's own text
+        is nothing to go by: it may want what there is not, and that is its fault.
+        """
         if self.untestable:
             return [self.untestable]
         lines = [t.problem for t in self.tools.values() if t.problem and not t.optional]
-        return lines + [f"no {path}" for path in self.requires if not tools.newest(path)]
+        lines += [f"no {path}" for path in self.requires if not tools.newest(path)]
+        return lines + [
+            f"the problem wants {x.name}: no {' or '.join(x.files)}"
+            for x in self.libraries
+            if given and not x.there and x.when.search(given)
+        ]
 
     def remedy(self) -> str:
         """How to get what is missing, as commands."""

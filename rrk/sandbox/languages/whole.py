@@ -5,7 +5,7 @@
     joined(re.compile(r"class Problem[^{;]{0,200}\\{"), prompt, "class Problem { static int f() { return 1; } }")
     # "class Problem { static int f() { return 1; } ": the tests' methods and its closing brace come next
 
-In Java and C# tests go on inside the prompt's class, which chat models close; or they write the function alone. Read as text, for
+In Java, C# and Scala tests go on inside the prompt's class, which chat models close; or they write the function alone. Read as text, for
 nothing of a program is run here; it ends on whatever text there is.
 """
 
@@ -23,7 +23,10 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _IMPORT = re.compile(r"^(?:import|using|package)\s[^;\n{(]*;[^\S\n]*\n?", re.MULTILINE)
-_TYPE = re.compile(r"^[^\S\n]*(?:\w+[^\S\n]+){0,5}(?:class|interface|enum|record|struct)[^\S\n]+\w", re.MULTILINE)
+_PACKAGE = re.compile(r"^[^\S\n]*package[^\S\n]+\w+[^\n]*\n?", re.MULTILINE)
+_TYPE = re.compile(
+    r"^[^\S\n]*(?:\w+[^\S\n]+){0,5}(?:class|interface|enum|record|struct|object|trait)[^\S\n]+\w", re.MULTILINE
+)
 
 
 def fitted(mode: Mode, job: Job) -> tuple[str, str]:
@@ -34,6 +37,8 @@ def fitted(mode: Mode, job: Job) -> tuple[str, str]:
         tests = mode.closer.sub("", tests, count=1)
     if mode.inside:
         program = joined(mode.inside, job.prompt, program)
+    if mode.imports:
+        program = imported(mode.imports, job.prompt, program, tests)
     if mode.preamble:
         # The tests need it as well.
         program = "".join(found[0] for found in mode.preamble.finditer(job.prompt)) + program
@@ -55,6 +60,23 @@ def joined(inside: re.Pattern[str], prompt: str, program: str) -> str:
     if opened is None or _TYPE.search(program):
         return program
     return "".join(_IMPORT.findall(program)) + prompt[: opened.end()] + "\n" + _IMPORT.sub("", program)
+
+
+def imported(imports: re.Pattern[str], prompt: str, program: str, tests: str) -> str:
+    """The program with those of the prompt's imports that the tests want: an import is its file's own, and Go bears no idle one.
+
+    `imports` has a group, what is imported; its last part is the name in use. A program without a package clause, a function
+    alone, gets the prompt's, and what it wants of its imports.
+    """
+    own, clause = set(imports.findall(program)), _PACKAGE.search(program)
+    if clause is None:
+        clause, tests = _PACKAGE.search(prompt), program + tests
+        head, rest = (clause[0] if clause else ""), program
+    else:
+        head, rest = program[: clause.end()], program[clause.end() :]
+    lacking = [path for path in dict.fromkeys(imports.findall(prompt)) if path not in own]
+    wanted = [path for path in lacking if re.search(rf"\b{re.escape(path.rpartition('/')[2])}\.", tests)]
+    return head + "".join(f'\nimport "{path}"\n' for path in wanted) + rest
 
 
 def _closing(text: str, begin: int) -> int | None:
