@@ -271,7 +271,7 @@ def test_languages_that_compile_in_batches_take_along_what_waits(worker, monkeyp
 
     monkeypatch.setattr("rrk.sandbox.languages.batches.judge_batch", batch)
     monkeypatch.setattr("rrk.sandbox.languages.recipes.judge", lambda *_: verdict("OK"))
-    monkeypatch.setattr("rrk.sandbox.languages.toolchains.Toolchain.missing", lambda self: [])
+    monkeypatch.setattr("rrk.sandbox.languages.toolchains.Toolchain.missing", lambda *_: [])
     jobs = [Job("ts", "", f"x{n}", "y") for n in range(60)] + [job("OK")]
     verdicts, _ = run(worker, jobs, jobs=2)
     assert statuses(verdicts) == ["OK"] * 61
