@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from rrk import costs, jsonl, outputs
+from rrk import costs, jsonl, outputs, terminal
 from rrk.errors import RrkError, Terminated, Unjudged, UsageError
 from rrk.items import Items, Scattered, Unsorted, expected, parse_shard, scattered
 from rrk.jsonl import Row
@@ -53,6 +53,7 @@ class Summary:
     passed: int = 0
     failed: int = 0
     unjudged: int = 0
+    unjudged_for: str = ""  # why the first of them was not: status, and what was said
     seconds: float = 0.0
     figures: dict[str, Any] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)  # rrk/costs.py
@@ -63,6 +64,9 @@ class Summary:
             verdict = row["passed"]
             if verdict is None:
                 self.unjudged += 1
+                if not self.unjudged_for:
+                    said = f"{row.get('status')}: {row.get('stderr') or ''}".strip()
+                    self.unjudged_for = terminal.one_line(said, 400)  # it may quote the program
             elif verdict:
                 self.passed += 1
             else:
@@ -149,7 +153,7 @@ def run(
     _say(io, _summary_line(summary, io.json, judges), always=io.json)
     if judges and summary.unjudged:
         raise Unjudged(
-            f"{summary.unjudged} of {summary.rows} rows could not be judged (passed: null); see 'status' and 'stderr'"
+            f"{summary.unjudged} of {summary.rows} rows could not be judged (passed: null); the first: {summary.unjudged_for}"
         )
     return summary
 

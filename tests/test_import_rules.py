@@ -34,7 +34,8 @@ ALLOWED: dict[str, set[str]] = {
     "rrk.sinks": {"rrk.errors", "rrk.jsonl", "rrk.outputs", "rrk"},
     "rrk.items": {"rrk.errors", "rrk.jsonl", "rrk.rows"},
     "rrk.stage": {
-        *("rrk.errors", "rrk.jsonl", "rrk.rows", "rrk.items", "rrk.progress", "rrk.sinks", "rrk.outputs", "rrk.costs")
+        *("rrk.errors", "rrk.jsonl", "rrk.rows", "rrk.items", "rrk.progress", "rrk.sinks", "rrk.outputs", "rrk.costs"),
+        "rrk.terminal",
     },
     "rrk.options": {"rrk.errors", "rrk.stage", "rrk.cluster"},
     "rrk.actor": {"rrk.errors", "rrk"},
