@@ -228,6 +228,7 @@ $(D)/$(1)/report-before.json: $(D)/$(1)/test-scored-before.jsonl $(D)/$(1)/greed
 	$(rrk) eval $$< $(D)/$(1)/greedy.jsonl --quiet --output $$@
 
 # PPO has learnt what the last reranker wrongly likes, and this one has not unlearnt all of it: each knows what the other does not.
+# In the tiny world only: it reads all programs a second time, and a real model gained nothing by it (examples/tiny/README.md).
 $(D)/$(1)/test-scored-both.jsonl: $(D)/$(1)/test-scored-before.jsonl $(D)/$(1)/reranker/rrk.json
 	$$(stale)
 	$(rrk) rerank $$< --model $(D)/$(1)/reranker --add-score --output $$@ $(again)
@@ -252,13 +253,14 @@ $(foreach r,$(filter-out 0,$(rounds)),$(eval $(call LATER_ROUND,$(r),$(call prev
 # ---- the table ---------------------------------------------------------------------------------------------------------
 
 # The reranker's score alone, what the last one makes of the same samples, and the score with all else that is known of them.
+both = 'held-out: round $(r), rerankers $(call previous,$(r)) and $(r)=$(D)/$(r)/report-both.json'
 test_reports = 'held-out: round 0, reranker 0=$(D)/0/report.json' 'held-out: round 0, fused=$(D)/0/report-fused.json' \
   $(foreach r,$(filter-out 0,$(rounds)),'held-out: round $(r), reranker $(call previous,$(r))=$(D)/$(r)/report-before.json' \
-    'held-out: round $(r), reranker $(r)=$(D)/$(r)/report.json' 'held-out: round $(r), rerankers $(call previous,$(r)) and $(r)=$(D)/$(r)/report-both.json' \
+    'held-out: round $(r), reranker $(r)=$(D)/$(r)/report.json' $(if $(WORLD),$(both)) \
     'held-out: round $(r), fused=$(D)/$(r)/report-fused.json')
 train_reports = $(foreach r,$(rounds),'train: round $(r), reranker $(r)=$(D)/$(r)/train-report.json')
 
-$(D)/table-$(ROUND).txt: $(foreach r,$(rounds),$(D)/$(r)/report.json $(D)/$(r)/report-fused.json $(D)/$(r)/train-report.json $(if $(filter-out 0,$(r)),$(D)/$(r)/report-before.json $(D)/$(r)/report-both.json))
+$(D)/table-$(ROUND).txt: $(foreach r,$(rounds),$(D)/$(r)/report.json $(D)/$(r)/report-fused.json $(D)/$(r)/train-report.json $(if $(filter-out 0,$(r)),$(D)/$(r)/report-before.json $(if $(WORLD),$(D)/$(r)/report-both.json)))
 	@$(rrk) eval --rounds $(test_reports) $(train_reports) > $@.part
 	@mv $@.part $@
 	@cat $@

@@ -96,8 +96,8 @@ class PlainBox:
                 result.signal = os.WTERMSIG(status)
             else:
                 result.exit_code = os.WEXITSTATUS(status)
-            # The kernel's own limit counts in ticks, rusage does not: beside other programs they are far apart.
-            if result.signal in (signal.SIGKILL, signal.SIGXCPU) and result.cpu >= 0.5 * limits.cpu_s:
+            # The kernel's own limit counts in ticks, rusage does not.
+            if result.signal in (signal.SIGKILL, signal.SIGXCPU) and result.cpu >= 0.8 * limits.cpu_s:
                 result.timed_out = "cpu"
             if timed_out:
                 result.timed_out = "wall"

@@ -227,10 +227,8 @@ class Judge:
         toolchain = self._provisioner.toolchain(job.language)
         if isinstance(toolchain, RrkError):
             return self._settle(slot, entry, verdict(NO_TOOLCHAIN, stderr=str(toolchain), reason="language"))
-        if lacking := toolchain.missing(job.given):
-            remedy = toolchain.remedy()
-            text = "; ".join(lacking) + (f"; {remedy}" if remedy else "")
-            return self._settle(slot, entry, verdict(NO_TOOLCHAIN, stderr=text, reason="toolchain"))
+        if lacking := toolchain.lacks(job.given):
+            return self._settle(slot, entry, verdict(NO_TOOLCHAIN, stderr=lacking, reason="toolchain"))
         if job.case_set is not None:
             return self._settle(slot, entry, self._cases(slot, self._limited(entry, toolchain), toolchain))
         if toolchain.judge != "python":

@@ -60,8 +60,8 @@ class Unfit(Exception):
 
 def judge(toolchain: Toolchain, job: Job, box: Box) -> Verdict:
     """The verdict on one job. A machine that cannot judge it gives NoToolchain or SandboxError, never a label."""
-    if lacking := toolchain.missing(job.given):
-        return verdict(NO_TOOLCHAIN, stderr="; ".join(lacking) + f"; {toolchain.remedy()}", reason="toolchain")
+    if lacking := toolchain.lacks(job.given):
+        return verdict(NO_TOOLCHAIN, stderr=lacking, reason="toolchain")
     try:
         plan = assemble(toolchain, job)
     except Unfit as error:

@@ -186,6 +186,11 @@ class Toolchain:
             if given and not x.there and x.when.search(given)
         ]
 
+    def lacks(self, given: str = "") -> str:
+        """What is missing and how to get it, on one line; empty if nothing is."""
+        lines = self.missing(given)
+        return "; ".join(filter(None, [*lines, self.remedy()])) if lines else ""
+
     def remedy(self) -> str:
         """How to get what is missing, as commands."""
         commands = []
