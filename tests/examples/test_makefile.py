@@ -24,7 +24,7 @@ CONFIG = """
 max_tokens = 40
 [train-sft]
 steps = 250
-batch_size = 32
+batch_size = 16
 lr = 2e-3
 bf16 = true
 [train-reranker]
