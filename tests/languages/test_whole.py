@@ -28,6 +28,13 @@ WHOLE = {
         "a public class, imports": "import java.util.*;\n\npublic class Problem {\n    " + METHOD + "}\n",
         "its own main": "class Problem {\n    " + METHOD + JAVA_MAIN + "}\n",
         "neighbours": "interface Sum {}\nclass Problem implements Sum {\n    " + METHOD + "}\nclass Other { char c = '}'; }\n",
+        "another class": "import java.util.*;\n\npublic class Solution {\n    " + METHOD + JAVA_MAIN + "}\n",
+        "another class, a caller": "class Adder {\n    static class Pair { }\n    "
+        + METHOD
+        + "}\npublic class Main {\n"
+        + JAVA_MAIN.replace("add(", "Adder.add(")
+        + "}\n",
+        "a public neighbour": "class Problem {\n    " + METHOD + "}\npublic class Main {\n" + JAVA_MAIN.replace("add(", "Problem.add(") + "}\n",
         "the method alone": "import java.util.List;\n" + METHOD,
         "the end left out": "import java.util.*;\nclass Problem {\n    " + METHOD,
     },
@@ -35,11 +42,13 @@ WHOLE = {
         "a class": "using System;\nclass Problem {\n    " + CS_METHOD + "}\n",
         "a public class, its own Main": "using System;\npublic class Problem\n{\n    " + CS_METHOD + CS_MAIN + "}\n",
         "neighbours": "class Problem {\n    " + CS_METHOD + "}\nclass Other { char c = '}'; }\n",
+        "another class": "using System;\npublic static class Program\n{\n    " + CS_METHOD + CS_MAIN + "}\n",
         "the method alone": "using System.Text;\n" + CS_METHOD,
     },
     "scala": {
         "an object": "object Problem {\n    " + SCALA + "}\n",
         "its own main": "import scala.math._\nobject Problem {\n    " + SCALA + SCALA_MAIN + "}\n",
+        "another object": "object Solution {\n    " + SCALA + "}\n",
         "neighbours": "case class Pair(a: Long)\nobject Problem {\n    " + SCALA + "}\nobject Other { val c = '}' }\n",
         "the function alone": "import scala.math._\n\n" + SCALA,
     },
@@ -80,7 +89,9 @@ INSIDE = ALL["java"].modes[0].inside
 def test_what_cannot_be_read_so_stays_as_it_is():
     for program in ("class Solution {\n}\n", "class Problem {\n    static void f() {\n", ""):
         assert whole.joined(INSIDE, "", program) == program
-    assert whole.joined(INSIDE, "class Problem {\n", "class Solution {\n}\n") == "class Solution {\n}\n"
+    prompt = "class Problem {\n    public static long add(long a, long b) {\n"
+    for program in ("class Solution {\n}\n", "class Solution {\n    long two() { return add(1, 1); }\n}\n"):
+        assert whole.joined(INSIDE, prompt, program) == program
 
 
 @pytest.mark.parametrize(
@@ -91,4 +102,6 @@ def test_no_text_takes_long(text):
     began = time.process_time()
     whole.joined(INSIDE, "class Problem {", "class Problem {" + text * 50_000)
     whole.joined(INSIDE, "class Problem {", text * 50_000)
+    for more in ("class A {", "static long ", "class A "):
+        whole.joined(INSIDE, "class Problem {\n static long add(", more * 50_000 + text * 50_000 + "static long add(")
     assert time.process_time() - began < 5

@@ -5,13 +5,14 @@
     joined(re.compile(r"class Problem[^{;]{0,200}\\{"), prompt, "class Problem { static int f() { return 1; } }")
     # "class Problem { static int f() { return 1; } ": the tests' methods and its closing brace come next
 
-In Java, C# and Scala tests go on inside the prompt's class, which chat models close; or they write the function alone. Read as text, for
-nothing of a program is run here; it ends on whatever text there is.
+In Java, C# and Scala tests go on inside the prompt's class, which chat models close, or call by another name; or they write the function
+alone. Read as text, for nothing of a program is run here; it ends on whatever text there is.
 """
 
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 from rrk.sandbox.languages.toolchain import Mode
 from rrk.sandbox.verdict import Job
@@ -27,6 +28,10 @@ _PACKAGE = re.compile(r"^[^\S\n]*package[^\S\n]+\w+[^\n]*\n?", re.MULTILINE)
 _TYPE = re.compile(
     r"^[^\S\n]*(?:\w+[^\S\n]+){0,5}(?:class|interface|enum|record|struct|object|trait)[^\S\n]+\w", re.MULTILINE
 )
+_NAMED = re.compile(r"\b(class|object)[^\S\n]+(\w+)")
+_CALLED = re.compile(r"(\w+)[^\S\n]*\(")
+# Of a file's types one may be public in Java, the one that the file is named after.
+_PUBLIC = re.compile(r"^public[^\S\n]+(?=(?:\w+[^\S\n]+){0,3}(?:class|interface|enum|record)\b)", re.MULTILINE)
 
 
 def fitted(mode: Mode, job: Job) -> tuple[str, str]:
@@ -50,16 +55,40 @@ def joined(inside: re.Pattern[str], prompt: str, program: str) -> str:
 
     A program that declares no type, a method alone, is set into the prompt's; one that cannot be read so stays as it is.
     """
+    opened = inside.search(prompt)
     *_, found = [None, *inside.finditer(program)]
+    if found is None and opened is not None:
+        program = _under_its_name(prompt, opened, program)
+        *_, found = [None, *inside.finditer(program)]
     if found is not None:
         close = _closing(program, found.end())
         if close is None:
             return program
-        return program[: found.start()] + program[close + 1 :] + "\n" + program[found.start() : close]
-    opened = inside.search(prompt)
+        neighbours = program[: found.start()] + program[close + 1 :]
+        if "public" not in found[0]:
+            neighbours = _PUBLIC.sub("", neighbours)
+        return neighbours + "\n" + program[found.start() : close]
     if opened is None or _TYPE.search(program):
         return program
     return "".join(_IMPORT.findall(program)) + prompt[: opened.end()] + "\n" + _IMPORT.sub("", program)
+
+
+def _under_its_name(prompt: str, opened: re.Match[str], program: str) -> str:
+    """The program with the class that declares the prompt's function named as in the prompt; without one, as it is."""
+    kind, name = _NAMED.findall(opened[0])[-1]
+    signature = prompt[opened.end() :].strip().rpartition("\n")[2]
+    called = _CALLED.search(signature)
+    if called is None:
+        return program
+    declared = re.search(rf"\b(?:static|def)\s[^;={{}}()]{{0,200}}\b{called[1]}\s*\(", program)
+    if declared is None:
+        return program
+    before = re.finditer(rf"\b{kind}[^\S\n]+(\w+)[^{{;]{{0,200}}\{{", program[: declared.start()])
+    for own in islice(before, 20):  # a few: each is read to its end
+        close = _closing(program, own.end())
+        if close is None or close > declared.start():
+            return re.sub(rf"\b{own[1]}\b", name, program)
+    return program
 
 
 def imported(imports: re.Pattern[str], prompt: str, program: str, tests: str) -> str:
