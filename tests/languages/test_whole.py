@@ -92,6 +92,9 @@ def test_what_cannot_be_read_so_stays_as_it_is():
     prompt = "class Problem {\n    public static long add(long a, long b) {\n"
     for program in ("class Solution {\n}\n", "class Solution {\n    long two() { return add(1, 1); }\n}\n"):
         assert whole.joined(INSIDE, prompt, program) == program
+    module = re.compile(r"module Problem \{")  # a language of somebody's own, which has no classes
+    program = "class Other {\n static add(a, b) { return 1; }\n}\n"
+    assert whole.joined(module, "module Problem {\n  static add(a, b) {\n", program) == program
 
 
 @pytest.mark.parametrize(

@@ -75,11 +75,11 @@ def joined(inside: re.Pattern[str], prompt: str, program: str) -> str:
 
 def _under_its_name(prompt: str, opened: re.Match[str], program: str) -> str:
     """The program with the class that declares the prompt's function named as in the prompt; without one, as it is."""
-    kind, name = _NAMED.findall(opened[0])[-1]
-    signature = prompt[opened.end() :].strip().rpartition("\n")[2]
-    called = _CALLED.search(signature)
-    if called is None:
+    named = _NAMED.search(opened[0])
+    called = _CALLED.search(prompt[opened.end() :].strip().rpartition("\n")[2])  # the prompt's last line, its signature
+    if named is None or called is None:
         return program
+    kind, name = named.groups()
     declared = re.search(rf"\b(?:static|def)\s[^;={{}}()]{{0,200}}\b{called[1]}\s*\(", program)
     if declared is None:
         return program
