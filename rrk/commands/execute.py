@@ -134,8 +134,8 @@ def execute(
     --evidence takes rows {task_id, tests: ["assert f(1) == 2", ...]}, {task_id, samples: [...]} (what a model wrote when
     asked for tests, as CodeT's) or {task_id, inputs: ["(1, 2)", ...]}, for `rrk rerank --method codet|mbr-exec|b4`.
 
-    --examples takes the examples out of the prompt itself (Python: `>>> f(1)`, `f(1) == 2`; as MultiPL-E writes them in C++, C#,
-    Java, JavaScript, PHP, Rust, Bash and TypeScript, where they are one test, and compiling is one where there are none), first
+    --examples takes the examples out of the prompt itself (Python: `>>> f(1)`, `f(1) == 2`; as MultiPL-E writes them in 18 more
+    languages, the file of each in sandboxes/ says how; there they are one test, and compiling is one where there are none), first
     of all tests, for `rrk rerank --method examples` and the methods above.
 
     --public-cases makes such evidence of the cases with `public: true`, which a problem's text shows: which of them a program

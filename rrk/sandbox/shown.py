@@ -38,8 +38,8 @@ _SPELT = {"true": "True", "false": "False", "null": "None"}
 _HARMLESS = frozenset(
     ["abs", "dict", "float", "int", "len", "list", "max", "min", "round", "set", "sorted", "str", "sum", "tuple"]
 )
-# `// >>> call` and what the next line holds behind the same sign.
-_COMMENTED = re.compile(r"^[ \t]*\S{0,3}[ \t]*>>> (\S.*?)[ \t]*\n[ \t]*\S{0,3}[ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
+# `// >>> call` and what the next line holds behind the same sign, if there is one: D's comments have none at each line.
+_COMMENTED = re.compile(r"^([ \t]*(?:\S{1,3}[ \t]+)?)>>> (\S.*?)[ \t]*\n\1[ \t]*(?!>>>)(\S.*?)[ \t]*$", re.MULTILINE)
 _PARSER = doctest.DocTestParser()
 
 
@@ -72,12 +72,19 @@ def program(prompt: str, examples: Examples) -> str:
     """
     declared = re.sub(r"^.*>>>.*$", "", prompt, flags=re.MULTILINE)
     found: dict[str, None] = {}
-    for source, value in _COMMENTED.findall(prompt):
+    for _, source, value in _COMMENTED.findall(prompt):
         name = re.search(r"[^\W\d]\w*", source)
         value = _joined(value, examples.join)
-        if name and f"{name[0]}(" in declared and (examples.value is None or examples.value.match(value)):
+        if examples.drop:
+            source = examples.drop.sub("", source)
+        if name and _declares(name[0], declared) and (examples.value is None or examples.value.match(value)):
             found[examples.each.replace("@call@", source).replace("@value@", value)] = None
     return examples.head + "".join(found) + examples.tail
+
+
+def _declares(name: str, text: str) -> bool:
+    """`f(x)`, Perl's `f {`, Haskell's `f ::`, R's `f <-`, OCaml's `let f (x`, Racket's `(define (f x)`."""
+    return re.search(rf"\b{name}(?:\(|\s*(?:::|<-|\{{))|(?:\blet|\brec|\(define \()\s*{name}\b", text) is not None
 
 
 def _joined(value: str, join: str | None) -> str:

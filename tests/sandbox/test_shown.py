@@ -71,7 +71,10 @@ def test_of_several_functions_the_last_ones_text_is_read():
     assert asserts('def f(x):\n    """' + "f(" * 5000, "f") == []
 
 
-SPELT = {"sh": ('$({} "1" "2")', '"3"'), "java": ("{}(1l, 2l)", "(3l)"), "cs": ("{}(1L, 2L)", "(3L)")}
+SPELT = {
+    "sh": ('$({} "1" "2")', '"3"'), "java": ("{}(1l, 2l)", "(3l)"), "cs": ("{}(1L, 2L)", "(3L)"), "scala": ("{}((1l), (2l))", "(3l)"),
+    "d": ("{}(1L, 2L)", "3L"), "rb": ("{}.call(1, 2)", "3"), "rkt": ("({} 1 2)", "3"), "hs": ("{} 1 2", "3"), "ml": ("{} 1 2", "3"),
+}  # fmt: skip
 JAVA = """class Problem {
     // Counts. g(1l) is none, and neither is what another function gives.
     // >>> countIt((new ArrayList<Long>(Arrays.asList((long)1l))), ("a b"))
@@ -103,6 +106,28 @@ def test_translated_doctests_become_one_program_of_tests():
     assert "assert(" not in program("int f(int x) {\n", toolchains.load("cpp").examples)
 
 
+@pytest.mark.parametrize(
+    ("language", "prompt", "tests"),
+    [
+        ("d", "/*\n>>> f([1, 2])\n[2, 1]\n>>> f([])\n>>> f([1])\n[]\n*/\nint[] f(int[] x) \n", ["f([1, 2]) == [2, 1]", "f([1]) == []"]),
+        ("rb", "# >>> f.call(1)\n# 2\n# >>> g.call(1)\n# 2\ndef f(x)\n", ["(2, f(1))"]),
+        ("pl", '# >>> f(1)\n# ""\nsub f {\n    my($x) = @_;\n', ['(f(1), "")']),
+        ("rkt", "#lang racket\n\n;; >>> (f (list 1))\n;; #f\n(define (f x)\n", ["(f (list 1)) #f"]),
+        ("r", "# >>> f(c(1))\n# TRUE\nf <- function(x) {\n", ["f(c(1)), TRUE"]),
+        ("hs", "-- | What it does.\n--  >>> f [1] (-1)\n--  True\nf :: [Int] -> Int -> Bool\nf x y =\n", ["(f [1] (-1)) == (True)"]),
+        ("ml", "(**What it does.\n * >>> f [1; 2]\n * true\n*)\nlet f (x : int list) : bool =\n", ["(f [1; 2]) = (true)"]),
+        ("go", "// >>> f([]int{1})\n// 2\nfunc f(x []int) int {\n", ['fmt.Sprintf("%v", f([]int{1})), fmt.Sprintf("%v", 2)']),
+    ],
+)  # fmt: skip
+def test_every_language_shows_them_in_its_own_way(language, prompt, tests):
+    chain = toolchains.load(language)
+    text = program(prompt, chain.examples)
+    for test in tests:
+        assert test in text
+    each = re.split(r"@\w+@", chain.examples.each)[0].strip()
+    assert text.count(each) - (chain.examples.head + chain.examples.tail).count(each) == len(tests)
+
+
 @pytest.mark.parametrize("language", [name for name, one in toolchains.all().items() if one.examples])
 def test_the_self_tests_function_is_told_right_from_wrong_by_its_example(language):
     """Of every language that has [examples] and that this machine can judge."""
@@ -112,7 +137,7 @@ def test_the_self_tests_function_is_told_right_from_wrong_by_its_example(languag
     own = {test.name: test for test in chain.selftests}
     jobs = []
     for name in ("pass", "fail"):
-        function = re.findall(r"(\w+)\(", own[name].prompt)[0]
+        function = re.findall(r"\b[Aa]dd\b", own[name].prompt)[0]
         call, value = SPELT.get(language, ("{}(1, 2)", "3"))
         shows = own[name].prompt + f"// >>> {call.format(function)}\n// {value}\n"
         tests = program(shows, chain.examples)

@@ -107,7 +107,7 @@ class Examples:
     """Tests made of what a prompt shows (`>>> call`, the value below): `head`, for each `each` with @call@ and @value@, `tail`.
 
     A value that `value` does not match is none that the language could compare. `join` stands between the elements of a
-    list where the language has no lists but texts.
+    list where the language has no lists but texts. What `drop` matches is left out of a call.
     """
 
     head: str
@@ -115,6 +115,7 @@ class Examples:
     tail: str
     value: re.Pattern[str] | None
     join: str | None = None
+    drop: re.Pattern[str] | None = None
 
 
 @dataclass(frozen=True)
