@@ -283,9 +283,9 @@ def test_examples_of_other_languages_are_one_test_and_without_any_a_program_has_
     tests = write(tmp_path / "tests.jsonl", {"task_id": "T/0", "tests": ["assert add(1, 2) == 3"]})
     done = rrk("execute", "-p", path, "--evidence", tests, input=encode(rows[0]))
     assert (done.returncode, b"for 'sh' there is --examples" in done.stderr) == (3, True)
-    unknown = write(tmp_path / "hs.jsonl", PROBLEM | {"language": "hs"})
+    unknown = write(tmp_path / "swift.jsonl", PROBLEM | {"language": "swift"})
     done = rrk("execute", "-p", unknown, "--examples", input=encode({"task_id": "T/0", "completion": GOOD}))
-    assert (done.returncode, b"does not know how to test 'hs'" in done.stderr) == (3, True)
+    assert (done.returncode, b"does not know how to test 'swift'" in done.stderr) == (3, True)
 
 
 def test_under_evidence_hidden_tests_are_not_even_loaded(rrk, tmp_path):

@@ -241,7 +241,7 @@ def test_until_examples_says_what_it_cannot_do(rrk, model):
         done = rrk("sample", "-m", str(model), "--until-examples", *more, input=lines([shown("x")]))
         assert done.returncode == 2
         assert said in done.stderr.decode()
-    row = {**shown("x"), "language": "haskell"}
+    row = {**shown("x"), "language": "swift"}
     done = rrk("sample", "-m", str(model), "--until-examples", input=lines([row]))
     assert done.returncode == 3
     assert "[examples]" in done.stderr.decode()
