@@ -42,7 +42,7 @@ def test_another_language_and_prompts_without_an_example():
         assert examples.shows({**php, "prompt": "<?php\n// >>> f(1)\n// 2\nfunction f($x) {"})
         assert not examples.shows({**php, "task_id": "u", "prompt": "<?php\nfunction f($x) {"})
         with pytest.raises(RowError, match="examples"):
-            examples.submit(0, {**php, "language": "hs", "prompt": "f x ="})
+            examples.submit(0, {**php, "language": "swift", "prompt": "func f(x: Int) -> Int {"})
 
 
 def test_leaving_it_ends_what_still_runs():
