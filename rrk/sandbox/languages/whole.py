@@ -56,10 +56,9 @@ def joined(inside: re.Pattern[str], prompt: str, program: str) -> str:
     A program that declares no type, a method alone, is set into the prompt's; one that cannot be read so stays as it is.
     """
     opened = inside.search(prompt)
-    *_, found = [None, *inside.finditer(program)]
-    if found is None and opened is not None:
+    if opened is not None and not inside.search(program):
         program = _under_its_name(prompt, opened, program)
-        *_, found = [None, *inside.finditer(program)]
+    *_, found = [None, *inside.finditer(program)]
     if found is not None:
         close = _closing(program, found.end())
         if close is None:
