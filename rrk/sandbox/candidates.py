@@ -234,7 +234,13 @@ class Evidence:
                     f"--examples does not know how to test '{language}'; [examples] in its file says it",
                     rows.where(row),
                 )
-            self._examples[key] = (shown.program(self._problems.problem(row).prompt, form),)
+            prompt = self._problems.problem(row).prompt
+            if form.fits is not None and not form.fits.search(prompt):
+                raise RowError(
+                    f"--examples cannot test prompts like this one's in '{language}'; [examples] in its file says which",
+                    rows.where(row),
+                )
+            self._examples[key] = (shown.program(prompt, form),)
         return self._examples[key][0]
 
 

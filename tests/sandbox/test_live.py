@@ -43,6 +43,14 @@ def test_another_language_and_prompts_without_an_example():
         assert not examples.shows({**php, "task_id": "u", "prompt": "<?php\nfunction f($x) {"})
         with pytest.raises(RowError, match="examples"):
             examples.submit(0, {**php, "language": "swift", "prompt": "func f(x: Int) -> Int {"})
+        go = {**php, "language": "go", "task_id": "v"}
+        with pytest.raises(RowError, match="prompts like this"):
+            examples.shows(
+                {
+                    **go,
+                    "prompt": 'package main\n\nimport (\n    "testing"\n    "github.com/stretchr/testify/assert"\n)\n\nfunc f() int {\n',
+                }
+            )
 
 
 def test_leaving_it_ends_what_still_runs():

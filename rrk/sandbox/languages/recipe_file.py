@@ -264,8 +264,10 @@ class _Reader:
         return Batch(step, files, self.get(table, "max", int, at="batch."), error, alone, again)
 
     def examples(self, table: dict[str, Any]) -> Examples:
-        if unknown := set(table) - {"drop", "each", "head", "join", "tail", "value"}:
-            raise self.bad(f"examples.{min(unknown)}", "no such key; there is drop, each, head, join, tail, value")
+        if unknown := set(table) - {"drop", "each", "fits", "head", "join", "tail", "value"}:
+            raise self.bad(
+                f"examples.{min(unknown)}", "no such key; there is drop, each, fits, head, join, tail, value"
+            )
         head, each, tail = (self.get(table, key, str, at="examples.") for key in ("head", "each", "tail"))
         for name in ("@call@", "@value@"):
             if name not in each:
@@ -273,7 +275,8 @@ class _Reader:
         value = self.pattern(table["value"], "examples.value") if "value" in table else None
         join = self.get(table, "join", str, at="examples.") if "join" in table else None
         drop = self.pattern(table["drop"], "examples.drop") if "drop" in table else None
-        return Examples(head, each, tail, value, join, drop)
+        fits = self.pattern(table["fits"], "examples.fits") if "fits" in table else None
+        return Examples(head, each, tail, value, join, drop, fits)
 
     def library(self, table: dict[str, Any], at: str) -> Library:
         if unknown := set(table) - {"name", "when", "files"}:

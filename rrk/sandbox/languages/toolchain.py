@@ -108,6 +108,7 @@ class Examples:
 
     A value that `value` does not match is none that the language could compare. `join` stands between the elements of a
     list where the language has no lists but texts. What `drop` matches is left out of a call.
+    Tests cannot be made for a prompt in which `fits` is not found.
     """
 
     head: str
@@ -116,6 +117,7 @@ class Examples:
     value: re.Pattern[str] | None
     join: str | None = None
     drop: re.Pattern[str] | None = None
+    fits: re.Pattern[str] | None = None
 
 
 @dataclass(frozen=True)
